@@ -1,0 +1,154 @@
+"""Sizes of the model. The embedded model and the paper's own are the same code with another :class:`ModelConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from instformer_ros.structures import InstformerError
+
+Guidance = Literal["designed", "binary", "none"]
+Rollout = Literal["rnn", "linear", "mlp", "none"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A ResNet (He et al. 2016); strides 4, 8, 16, 32."""
+
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    stem: int = 64
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)  # output channels of the four stages
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Mask2Former (Cheng et al. 2022), class-agnostic by default."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    queries: int = 100
+    width: int = 256
+    heads: int = 8
+    points: int = 4  # deformable sampling points for each head and level
+    encoder_layers: int = 6
+    encoder_feedforward: int = 1024
+    decoder_layers: int = 9
+    decoder_feedforward: int = 2048
+    classes: int = 1  # without "no object"
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0-255
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Which CLIP, in open_clip's terms: a registered ``architecture``, or an open_clip model config given whole."""
+
+    architecture: str = "ViT-B-32"
+    model: dict[str, Any] | None = None  # open_clip model config (embed_dim, vision_cfg, text_cfg); None = registered
+    quick_gelu: bool = False
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class InstClipConfig:
+    """Instance guidance attention (paper Sec. 4.2)."""
+
+    guidance: Guidance = "designed"
+    scale: float = 1.0
+    clamp: float = 10.0
+    shift: bool = False  # subtract max B_i, so that a full mask equals plain CLIP
+    register_visible: bool = False  # may instance tokens attend to the register?
+    lora_rank: int = 8  # 0 = no LoRA
+    lora_alpha: float = 16.0
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Rollout tracker (paper Sec. 4.3)."""
+
+    kind: Rollout = "rnn"
+    normalise_halves: bool = True  # L2-normalise query and instance token before concatenation
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything needed to build the network of a checkpoint."""
+
+    name: str = "r50-vitb32"
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    instclip: InstClipConfig = field(default_factory=InstClipConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    short_side: int = 480  # frames are resized so that their short side has this many pixels
+    long_side: int = 864  # ... unless the long side would exceed this
+    negatives: tuple[str, ...] = ()  # texts that compete with a live vocabulary but are never published
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; :meth:`from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Builds a config from :meth:`to_dict`'s dictionary.
+
+        Raises:
+            InstformerError: a key is unknown or a value has the wrong form; the message names it.
+        """
+        try:
+            data = dict(data)
+            proposals = dict(data.pop("proposals"))
+            backbone = BackboneConfig(**_tuples(proposals.pop("backbone")))
+            config = cls(
+                proposals=ProposalConfig(backbone=backbone, **_tuples(proposals)),
+                clip=ClipConfig(**_tuples(data.pop("clip"))),
+                instclip=InstClipConfig(**data.pop("instclip")),
+                rollout=RolloutConfig(**data.pop("rollout")),
+                **_tuples(data),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InstformerError(f"model config: {error}; rebuild the checkpoint with this version") from error
+        if config.instclip.guidance not in get_args(Guidance):
+            raise InstformerError(f"model config: guidance '{config.instclip.guidance}'; use one of {get_args(Guidance)}")
+        if config.rollout.kind not in get_args(Rollout):
+            raise InstformerError(f"model config: rollout '{config.rollout.kind}'; use one of {get_args(Rollout)}")
+        return config
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows only lists; the frozen dataclasses hold tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def toyvis_config(negatives: tuple[str, ...] = ()) -> ModelConfig:
+    """The embedded model: the paper's design at a size that trains from nothing on a CPU."""
+    return ModelConfig(
+        name="toyvis",
+        proposals=ProposalConfig(
+            backbone=BackboneConfig(block="basic", stem=32, widths=(32, 64, 96, 128), depths=(1, 1, 1, 1)),
+            queries=20,
+            width=64,
+            heads=4,
+            encoder_layers=2,
+            encoder_feedforward=128,
+            decoder_layers=3,
+            decoder_feedforward=128,
+        ),
+        clip=ClipConfig(
+            architecture="toyvis-ViT-8",
+            model={
+                "embed_dim": 128,
+                "vision_cfg": {
+                    "image_size": [192, 256],
+                    "layers": 5,
+                    "width": 128,
+                    "head_width": 32,
+                    "patch_size": 8,
+                },
+                "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
+            },
+        ),
+        short_side=192,
+        long_side=352,
+        negatives=negatives,
+    )
