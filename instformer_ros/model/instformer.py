@@ -1,0 +1,32 @@
+"""The whole network: proposals, InstCLIP and the rollout tracker under one roof (paper Fig. 3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from instformer_ros.model.config import ModelConfig
+from instformer_ros.model.instclip import InstClip
+from instformer_ros.model.proposals import ProposalNetwork
+from instformer_ros.model.rollout import RolloutTracker
+from instformer_ros.structures import InstanceTokens
+
+
+class InstFormer(nn.Module):
+    """Everything that a checkpoint holds. Knows nothing of files, clocks or tracks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.proposals = ProposalNetwork(config.proposals)
+        self.instclip = InstClip(config.clip, config.instclip, config.proposals.queries)
+        self.rollout = RolloutTracker(config.rollout, config.proposals.width + self.instclip.embed_dim)
+
+    def forward(self, images: Tensor, valid: tuple[int, int] | None = None) -> InstanceTokens:
+        """One frame for each of B cameras.
+
+        Args:
+            images: (B, 3, H, W) float, RGB, 0-255; H and W multiples of 32 and of CLIP's patch.
+            valid: (height, width) of the unpadded part, shared by the batch; None = all of it.
+        """
+        proposals = self.proposals(images)
+        return InstanceTokens(proposals, self.instclip(images, proposals.mask_logits, valid))
