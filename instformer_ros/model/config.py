@@ -46,6 +46,7 @@ class ClipConfig:
     architecture: str = "ViT-B-32"
     model: dict[str, Any] | None = None  # open_clip model config (embed_dim, vision_cfg, text_cfg); None = registered
     quick_gelu: bool = False
+    tokens: tuple[int, ...] | None = None  # token ids whose rows the text tower keeps, ascending; None = all
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -120,8 +121,13 @@ def _tuples(data: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
 
 
-def toyvis_config(negatives: tuple[str, ...] = ()) -> ModelConfig:
-    """The embedded model: the paper's design at a size that trains from nothing on a CPU."""
+def toyvis_config(tokens: tuple[int, ...], negatives: tuple[str, ...] = ()) -> ModelConfig:
+    """The embedded model: the paper's design at a size that trains from nothing on a CPU.
+
+    Args:
+        tokens: token ids that the text tower keeps, as :func:`instformer_ros.model.clip.tokens_of` gives them.
+        negatives: texts that compete with a live vocabulary.
+    """
     return ModelConfig(
         name="toyvis",
         proposals=ProposalConfig(
@@ -140,15 +146,22 @@ def toyvis_config(negatives: tuple[str, ...] = ()) -> ModelConfig:
                 "embed_dim": 128,
                 "vision_cfg": {
                     "image_size": [192, 256],
-                    "layers": 5,
+                    "layers": 4,
                     "width": 128,
                     "head_width": 32,
                     "patch_size": 8,
                 },
-                "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
+                "text_cfg": {
+                    "context_length": 32,
+                    "vocab_size": len(tokens) + 1,  # and the fallback
+                    "width": 128,
+                    "heads": 4,
+                    "layers": 2,
+                },
             },
+            tokens=tokens,
         ),
         short_side=192,
-        long_side=352,
+        long_side=384,
         negatives=negatives,
     )

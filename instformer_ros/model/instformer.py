@@ -21,12 +21,11 @@ class InstFormer(nn.Module):
         self.instclip = InstClip(config.clip, config.instclip, config.proposals.queries)
         self.rollout = RolloutTracker(config.rollout, config.proposals.width + self.instclip.embed_dim)
 
-    def forward(self, images: Tensor, valid: tuple[int, int] | None = None) -> InstanceTokens:
+    def forward(self, images: Tensor) -> InstanceTokens:
         """One frame for each of B cameras.
 
         Args:
-            images: (B, 3, H, W) float, RGB, 0-255; H and W multiples of 32 and of CLIP's patch.
-            valid: (height, width) of the unpadded part, shared by the batch; None = all of it.
+            images: (B, 3, H, W) float, RGB, 0-255; H and W multiples of 4.
         """
         proposals = self.proposals(images)
-        return InstanceTokens(proposals, self.instclip(images, proposals.mask_logits, valid))
+        return InstanceTokens(proposals, self.instclip(images, proposals.mask_logits))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from instformer_ros.model.backbone import ResNet
 from instformer_ros.model.config import ProposalConfig
+from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.model.mask_decoder import DecoderOutput, MaskDecoder
 from instformer_ros.model.pixel_decoder import PixelDecoder
 from instformer_ros.structures import Proposals
 
-MULTIPLE = 32  # height and width of the input must be multiples of this
+MULTIPLE = 32  # the coarsest stride: images are padded to a multiple of it, at the right and at the bottom
 
 
 class ProposalNetwork(nn.Module):
@@ -31,14 +33,19 @@ class ProposalNetwork(nn.Module):
 
     def decode(self, images: Tensor, deep: bool = False) -> list[DecoderOutput]:
         """All heads; see :meth:`MaskDecoder.forward`. ``images`` as in :meth:`forward`."""
-        features = self.backbone((images - self.pixel_mean) / self.pixel_std)
-        return self.mask_decoder(*self.pixel_decoder(features), deep=deep)
+        height, width = images.shape[-2:]
+        x = (images - self.pixel_mean) / self.pixel_std
+        x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))  # with the mean colour
+        outputs = self.mask_decoder(*self.pixel_decoder(self.backbone(x)), deep=deep)
+        for output in outputs:
+            output.mask_logits = output.mask_logits[..., : -(-height // MASK_STRIDE), : -(-width // MASK_STRIDE)]
+        return outputs
 
     def forward(self, images: Tensor) -> Proposals:
         """Proposes N masks an image.
 
         Args:
-            images: (B, 3, H, W) float, RGB, 0-255; H and W multiples of 32.
+            images: (B, 3, H, W) float, RGB, 0-255, any size.
 
         Returns:
             Proposals with objectness = 1 - p(no object), which holds for a 2-way head and an imported many-way one.

@@ -1,0 +1,70 @@
+"""Instance guidance: mask logits become an additive attention bias over CLIP's patches (paper Sec. 4.2, Fig. 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instformer_ros.model.config import InstClipConfig
+
+MASK_STRIDE = 4  # of the mask logits, in pixels of the image
+
+
+def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config: InstClipConfig) -> Tensor:
+    """B_i of every instance. Detached: InstCLIP never trains the masks.
+
+    A patch takes the largest logit of its pixels, for a small object would vanish under averaging.
+
+    Args:
+        mask_logits: (B, N, ceil(H/4), ceil(W/4)), > 0 is foreground.
+        size: (H, W) of the image in pixels; what lies beyond it in a border patch does not count.
+        patch: side of a CLIP patch in pixels.
+        config: kind of guidance, ``scale``, ``clamp`` and ``shift``.
+
+    Returns:
+        (B, N, P) float, P = ceil(H/patch) * ceil(W/patch). *designed*: clamp(scale * logit, -clamp, +clamp), less its
+        maximum over the patches with ``shift``; *binary*: 0 inside, -inf outside; *none*: 0.
+    """
+    height, width = size
+    rows, columns = -(-height // patch), -(-width // patch)
+    if config.guidance == "none":
+        return mask_logits.new_zeros(*mask_logits.shape[:2], rows * columns)
+    logits = F.interpolate(mask_logits.detach(), scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
+    logits = logits[..., :height, :width]
+    beyond = (0, columns * patch - width, 0, rows * patch - height)
+    if any(beyond):
+        logits = F.pad(logits, beyond, value=torch.finfo(logits.dtype).min)
+    pooled = F.max_pool2d(logits, patch).flatten(2)
+    if config.guidance == "binary":
+        return torch.zeros_like(pooled).masked_fill(pooled <= 0, float("-inf"))
+    bias = (config.scale * pooled).clamp(-config.clamp, config.clamp)
+    return bias - bias.amax(-1, keepdim=True) if config.shift else bias
+
+
+def guidance_matrix(bias: Tensor, register_visible: bool) -> Tensor:
+    """The whole matrix M for tokens [R | I_1..I_N | patches]: rows attend to columns, the same for every head and layer.
+
+    Args:
+        bias: (B, N, P) as :func:`guidance_bias` gives it.
+        register_visible: may instance tokens attend to the register?
+
+    Returns:
+        (B, 1 + N + P, 1 + N + P) float, 0 or -inf but for the guidance itself. Always a float bias: boolean masks mean
+        opposite things in different attention implementations.
+    """
+    batch, instances, patches = bias.shape
+    blocked = float("-inf")
+    matrix = bias.new_zeros(batch, 1 + instances + patches, 1 + instances + patches)
+    matrix[:, :, 1 : 1 + instances] = blocked  # nobody sees an instance ...
+    matrix[:, 1 : 1 + instances, 1 : 1 + instances] = own_key_bias(instances, bias)  # ... but itself
+    if not register_visible:
+        matrix[:, 1 : 1 + instances, 0] = blocked
+    matrix[:, 1 : 1 + instances, 1 + instances :] = bias
+    return matrix
+
+
+def own_key_bias(instances: int, like: Tensor) -> Tensor:
+    """(N, N): 0 on the diagonal, -inf elsewhere, with the dtype and device of ``like``."""
+    eye = torch.eye(instances, dtype=torch.bool, device=like.device)
+    return like.new_zeros(instances, instances).masked_fill(~eye, float("-inf"))

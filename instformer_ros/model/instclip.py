@@ -1,0 +1,171 @@
+"""InstCLIP: one pass of CLIP's vision transformer gives a token for every instance (paper Sec. 4.2).
+
+Tokens are [R | I_1..I_N | patches]. Patches and the register never see instances, so the network splits into a context
+stream (R and patches: CLIP as it is) and an instance stream that reads from it, exactly and at less cost. The one masked
+attention over all tokens (paper Eq. 3) is kept beside it as the reference: ``streams=False``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from instformer_ros.model.clip import build_clip
+from instformer_ros.model.config import ClipConfig, InstClipConfig
+from instformer_ros.model.guidance import guidance_bias, guidance_matrix, own_key_bias
+from instformer_ros.model.lora import Lora
+
+
+@dataclass
+class InstClipOutput:
+    """All that comes out, projected to CLIP's embedding space but not normalised."""
+
+    instances: Tensor  # (B, N, E)
+    register: Tensor  # (B, E)
+    patches: Tensor  # (B, P, E)
+
+
+class InstClip(nn.Module):
+    """CLIP with instance tokens. CLIP is frozen; LoRA, I_0 and R_0 learn."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, clip_config: ClipConfig, config: InstClipConfig, instances: int) -> None:
+        super().__init__()
+        self.config = config
+        self.clip = build_clip(clip_config)
+        self.clip.requires_grad_(False)
+        self.embed_dim: int = self.visual.proj.shape[1]
+        self.patch: int = self.visual.patch_size[0]
+        width = self.visual.class_embedding.shape[0]
+        self.instance_tokens = nn.Parameter(torch.empty(instances, width))  # I_0
+        self.register_token = nn.Parameter(torch.empty(width))  # R_0
+        self.lora = nn.ModuleList(
+            Lora(width, config.lora_rank, config.lora_alpha) for _ in self.blocks if config.lora_rank > 0
+        )
+        self.register_buffer("pixel_mean", 255 * torch.tensor(clip_config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(clip_config.std).view(3, 1, 1), persistent=False)
+        self.reset_tokens()
+
+    @property
+    def visual(self) -> nn.Module:
+        """open_clip's vision transformer."""
+        return self.clip.visual
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its residual attention blocks."""
+        return self.clip.visual.transformer.resblocks
+
+    @torch.no_grad()
+    def reset_tokens(self) -> None:
+        """R_0 and every I_0 become CLIP's class token (P): class embedding + its position. Call after loading CLIP."""
+        token = self.visual.class_embedding + self.visual.positional_embedding[0]
+        self.register_token.copy_(token)
+        self.instance_tokens.copy_(token.expand_as(self.instance_tokens))
+
+    @torch.no_grad()
+    def merge_lora(self) -> None:
+        """Folds the adapters into CLIP's weights, for inference."""
+        for block, lora in zip(self.blocks, self.lora, strict=True):
+            block.attn.in_proj_weight.copy_(lora.adapt(block.attn.in_proj_weight))
+        self.lora = nn.ModuleList()
+
+    def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Instance tokens of a batch.
+
+        Args:
+            images: (B, 3, H, W) float, RGB, 0-255, any size.
+            mask_logits: (B, N, ceil(H/4), ceil(W/4)), > 0 is foreground.
+            queries: (B, N) or (N,) which I_0 each mask starts from; None = the first N in order.
+
+        Returns:
+            (B, N, E), L2-normalised.
+        """
+        return F.normalize(self.encode(images, mask_logits, queries).instances, dim=-1)
+
+    def encode(
+        self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None, streams: bool = True
+    ) -> InstClipOutput:
+        """As :meth:`forward`, with the register and the patches; ``streams=False`` is one masked attention over all."""
+        bias = guidance_bias(mask_logits, (images.shape[-2], images.shape[-1]), self.patch, self.config)
+        return self.encode_with_bias(images, bias, queries, streams)
+
+    def encode_with_bias(
+        self, images: Tensor, bias: Tensor, queries: Tensor | None = None, streams: bool = True
+    ) -> InstClipOutput:
+        """As :meth:`encode`, with the guidance B (B, N, P) given."""
+        patches = self._patches(images)
+        batch, instances = bias.shape[:2]
+        start = self.instance_tokens[:instances] if queries is None else self.instance_tokens[queries]
+        register = self.register_token.expand(batch, 1, -1)
+        # ln_pre acts on each token alone, so the streams can be normalised apart
+        context = self.visual.ln_pre(torch.cat([register, patches], 1))
+        tokens = self.visual.ln_pre(start.expand(batch, -1, -1))
+        run = self._two_streams if streams else self._one_attention
+        context, tokens = run(context, tokens, bias)
+        context, tokens = (self.visual.ln_post(x) @ self.visual.proj for x in (context, tokens))
+        return InstClipOutput(tokens, context[:, 0], context[:, 1:])
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """Embedded patches with their positions, (B, P, D). The border is padded with the mean colour."""
+        x = (images - self.pixel_mean) / self.pixel_std
+        x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch))
+        x = self.visual.conv1(x)
+        position = resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, x.shape[-2:])
+        return x.flatten(2).transpose(1, 2) + position
+
+    def _weights(self) -> list[Tensor]:
+        """The packed [q; k; v] weights of all layers, adapted where there are adapters."""
+        weights = [block.attn.in_proj_weight for block in self.blocks]
+        return [lora.adapt(w) for lora, w in zip(self.lora, weights, strict=True)] if len(self.lora) else weights
+
+    def _two_streams(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        instances = tokens.shape[1]
+        own = own_key_bias(instances, bias).expand(bias.shape[0], -1, -1)
+        first = 0 if self.config.register_visible else 1
+        seen = F.pad(bias, (1 - first, 0))  # a visible register has bias 0
+        mask = torch.cat([seen, own], -1)[:, None]  # (B, 1, N, [R] + P + N)
+        for block, weight in zip(self.blocks, self._weights(), strict=True):
+            q, k, v = _project(block, weight, context)
+            iq, ik, iv = _project(block, weight, tokens)
+            keys = torch.cat([k[:, :, first:], ik], 2)
+            values = torch.cat([v[:, :, first:], iv], 2)
+            context = _finish(block, context, F.scaled_dot_product_attention(q, k, v))
+            tokens = _finish(block, tokens, F.scaled_dot_product_attention(iq, keys, values, mask.to(iq.dtype)))
+        return context, tokens
+
+    def _one_attention(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        instances = tokens.shape[1]
+        matrix = guidance_matrix(bias, self.config.register_visible)[:, None]
+        x = torch.cat([context[:, :1], tokens, context[:, 1:]], 1)
+        for block, weight in zip(self.blocks, self._weights(), strict=True):
+            q, k, v = _project(block, weight, x)
+            x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, matrix.to(q.dtype)))
+        return torch.cat([x[:, :1], x[:, 1 + instances :]], 1), x[:, 1 : 1 + instances]
+
+
+def _project(block: nn.Module, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pre-norm and projection of one block, each (B, heads, tokens, D / heads)."""
+    packed = F.linear(block.ln_1(x), weight, block.attn.in_proj_bias)
+    q, k, v = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def _finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+    """Output projection, residual and feed-forward network of one block."""
+    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def resize_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Position embeddings of the patches, (h * w, D) of the native grid to (H * W, D); bicubic, identity where equal."""
+    if tuple(native) == tuple(grid):
+        return positions
+    table = positions.t().unflatten(1, tuple(native))[None]
+    table = F.interpolate(table, tuple(grid), mode="bicubic", align_corners=False, antialias=True)
+    return table[0].flatten(1).t()

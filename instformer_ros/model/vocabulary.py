@@ -1,0 +1,121 @@
+"""The text side: words become CLIP embeddings; a live vocabulary meets unpublished negatives (paper Sec. 5.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instformer_ros.model.clip import Tokenizer
+from instformer_ros.model.config import ClipConfig
+from instformer_ros.model.instclip import InstClip
+from instformer_ros.structures import InstformerError
+
+PROMPTS = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}",
+    "This is a photo of a medium {}",
+    "This is a photo of a large {}",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+MAX_WORDS = 2000
+MAX_LENGTH = 200
+_CHUNK = 256  # texts a pass of the text tower
+
+
+def validate_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Cleans a vocabulary: trims, drops blank words and repetitions (whatever their case; the first stays).
+
+    Raises:
+        InstformerError: more than 2000 words, a word of more than 200 characters, or something that is no text.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if not isinstance(name, str):
+            raise InstformerError(f"vocabulary: {name!r} is no text; give words such as 'mug'")
+        name = " ".join(name.split())
+        if len(name) > MAX_LENGTH:
+            raise InstformerError(
+                f"vocabulary: the word '{name[:24]}...' has {len(name)} characters; use at most {MAX_LENGTH}"
+            )
+        if name:
+            seen.setdefault(name.casefold(), name)
+    if len(seen) > MAX_WORDS:
+        raise InstformerError(f"vocabulary: {len(seen)} words; use at most {MAX_WORDS}")
+    return tuple(seen.values())
+
+
+def parse_vocabulary(text: str) -> list[str]:
+    """Splits "mug, drill, person" at the commas."""
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def live_negatives(negatives: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The negatives that may compete with ``names``.
+
+    One that says the same thing, or the same more precisely ("red striped star" beside the word "star", "coffee mug"
+    beside "mug"), would steal the object from its own word, so it is left out.
+    """
+    words = [frozenset(name.casefold().split()) for name in names]
+    return tuple(n for n in negatives if not any(w <= frozenset(n.casefold().split()) for w in words))
+
+
+class TextEncoder:
+    """Embeds names with CLIP's text tower and the 14 prompts."""
+
+    def __init__(self, instclip: InstClip, config: ClipConfig) -> None:
+        self._clip = instclip.clip
+        self.tokenizer = Tokenizer(config, self._clip.context_length)
+
+    @torch.inference_mode()
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        """Embeds ``names``: each prompt's embedding normalised, averaged over the prompts, normalised.
+
+        Returns:
+            (len(names), E) float32 on the model's device.
+        """
+        texts = [prompt.format(name) for name in names for prompt in PROMPTS]
+        device = self._clip.positional_embedding.device
+        pieces = [
+            self._clip.encode_text(self.tokenizer(texts[i : i + _CHUNK]).to(device), normalize=True).float()
+            for i in range(0, len(texts), _CHUNK)
+        ]
+        if not pieces:
+            return torch.zeros(0, self._clip.text_projection.shape[-1], device=device)
+        return F.normalize(torch.cat(pieces).unflatten(0, (len(names), len(PROMPTS))).mean(1), dim=-1)
+
+    def fingerprint(self) -> str:
+        """Names this text model and these prompts, as a key for caches on disk."""
+        digest = hashlib.sha256("\n".join(PROMPTS).encode())
+        for key, value in sorted(self._clip.state_dict().items()):
+            if not key.startswith("visual."):
+                digest.update(key.encode() + value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+
+def class_scores(tokens: Tensor, names: Tensor, negatives: Tensor | None, logit_scale: Tensor) -> Tensor:
+    """Softmax over the vocabulary, and over the negatives too where given (they take their share, unpublished).
+
+    Args:
+        tokens: (..., E) instance tokens, or means of them.
+        names: (K, E) text embeddings of the vocabulary.
+        negatives: (M, E) or None.
+        logit_scale: CLIP's learnt log temperature.
+
+    Returns:
+        (..., K) in [0, 1]; sums to one without negatives, to at most one with them.
+    """
+    texts = names if negatives is None else torch.cat([names, negatives])
+    return (logit_scale.exp() * tokens @ texts.t()).softmax(-1)[..., : names.shape[0]]

@@ -1,0 +1,173 @@
+"""Image-text pre-training of the small CLIP (Radford et al. 2021) on ToyVIS's captioned scenes.
+
+CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96, each with the position embeddings of a random
+place in the frame, costs a fifth and still teaches every position.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from instformer_ros.data import toyvis
+from instformer_ros.model.clip import Tokenizer
+from instformer_ros.model.instclip import InstClip
+from instformer_ros.training.loop import Losses
+
+SIDE = 96  # of a window, in pixels
+MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
+_MENTIONS = 3  # objects a scene, and mentions a caption, at most
+_CHUNK = 500
+
+
+@dataclass
+class Scenes:
+    """A pool of captioned scenes; flips and quarter turns multiply it by eight without changing a caption's truth."""
+
+    images: NDArray[np.uint8]  # (S, 96, 96, 3) RGB
+    captions: list[str]
+    objects: list[tuple[str, ...]]
+
+
+def _make_chunk(seed: int, index: int, count: int, classes: tuple[str, ...]) -> list[tuple[NDArray[np.uint8], str, tuple[str, ...]]]:
+    rng = np.random.default_rng([seed, index])
+    return [toyvis.scene(rng, classes, (SIDE, SIDE)) for _ in range(count)]
+
+
+def make_scenes(seed: int, count: int, classes: tuple[str, ...], workers: int = 2) -> Scenes:
+    """Paints a pool of ``count`` scenes, the same for the same seed whatever the number of workers."""
+    sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
+    scenes = []
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = pool.map(_make_chunk, itertools.repeat(seed), range(len(sizes)), sizes, itertools.repeat(classes))
+        with tqdm(total=count, desc="scenes", unit="scene") as bar:
+            for chunk in jobs:
+                scenes += chunk
+                bar.update(len(chunk))
+    images, captions, objects = zip(*scenes, strict=True)
+    return Scenes(np.stack(images), list(captions), list(objects))
+
+
+@dataclass
+class SceneBatch:
+    """One step's data."""
+
+    images: Tensor  # (B, 3, 96, 96) float32 RGB, 0-255
+    tokens: Tensor  # (B, L) int64
+    true: Tensor  # (B, B) bool: is caption j true of image i?
+
+
+class SceneBatches:
+    """Batches by step number. Captions lose an attribute now and then, so that "star" and "red star" are words too."""
+
+    def __init__(self, scenes: Scenes, tokenizer: Tokenizer, batch: int, seed: int) -> None:
+        self._scenes, self._tokenizer, self._batch, self._seed = scenes, tokenizer, batch, seed
+        words = sorted({word for names in scenes.objects for name in names for word in name.split()})
+        self._bit = {word: 1 << i for i, word in enumerate(words)}
+
+    def __call__(self, step: int) -> SceneBatch:
+        rng = np.random.default_rng([self._seed, 1, step])
+        picks = rng.integers(len(self._scenes.images), size=self._batch)
+        images = np.empty((self._batch, SIDE, SIDE, 3), np.uint8)
+        captions = []
+        shown = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the objects in each image
+        said = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the mentions in each caption
+        for row, pick in enumerate(picks):
+            image = np.rot90(self._scenes.images[pick], rng.integers(4))
+            images[row] = image[:, ::-1] if rng.random() < 0.5 else image
+            caption = self._scenes.captions[pick]
+            for slot, name in enumerate(self._scenes.objects[pick]):
+                phrase = _shorten(name, rng)
+                caption = caption.replace(name, phrase, 1)
+                shown[row, slot] = self._bits(name)
+                said[row, slot] = self._bits(phrase)
+            captions.append(caption)
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        return SceneBatch(tensor, self._tokenizer(captions), torch.from_numpy(_is_true(shown, said)))
+
+    def _bits(self, phrase: str) -> int:
+        return sum(self._bit[word] for word in phrase.split())
+
+
+def _shorten(name: str, rng: np.random.Generator) -> str:
+    colour, texture, shape = name.split()
+    kept = [colour if rng.random() < 0.85 else "", texture if rng.random() < 0.8 else "", shape]
+    return " ".join(word for word in kept if word)
+
+
+def _is_true(shown: NDArray[np.int64], said: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(B, B): every mention of caption j fits some object of image i."""
+    fits = (said[None, :, :, None] & ~shown[:, None, None, :]) == 0  # image, caption, mention, object
+    fits &= (shown != 0)[:, None, None, :]
+    return np.asarray((fits.any(-1) | (said == 0)[None]).all(-1))
+
+
+def encode_windows(instclip: InstClip, images: Tensor, corners: Tensor) -> Tensor:
+    """CLIP's image embedding of windows that lie at ``corners`` of the native frame.
+
+    Args:
+        images: (B, 3, h, w) float, RGB, 0-255, h and w multiples of the patch.
+        corners: (B, 2) int64, row and column of each window's first patch in the native grid.
+
+    Returns:
+        (B, E), not normalised; equal to open_clip's ``encode_image`` when the window is the whole frame.
+    """
+    visual = instclip.visual
+    x = visual.conv1((images - instclip.pixel_mean) / instclip.pixel_std)
+    rows = corners[:, :1] + torch.arange(x.shape[-2], device=x.device)
+    columns = corners[:, 1:] + torch.arange(x.shape[-1], device=x.device)
+    index = rows[:, :, None] * visual.grid_size[1] + columns[:, None, :]
+    positions = visual.positional_embedding
+    x = x.flatten(2).transpose(1, 2) + positions[1:][index.flatten(1)]
+    token = (visual.class_embedding + positions[0]).expand(len(x), 1, -1)
+    x = visual.transformer(visual.ln_pre(torch.cat([token.to(x.dtype), x], 1)))
+    return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """CLIP's symmetric cross-entropy; a caption that happens to be true of another image is no negative there.
+
+    Args:
+        images, texts: (B, E) L2-normalised.
+        logit_scale: log temperature.
+        true: (B, B) bool, true[i, j] = caption j is true of image i.
+
+    Returns:
+        the loss and the accuracy of picking the caption, in [0, 1].
+    """
+    logits = logit_scale.exp() * images @ texts.t()
+    target = torch.arange(len(logits), device=logits.device)
+    others = true & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(others, float("-inf"))
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+    return loss, (logits.argmax(1) == target).float().mean()
+
+
+def pretrain_losses(instclip: InstClip, batch: SceneBatch) -> Losses:
+    """Losses of one step; to be called under autocast."""
+    clip, device = instclip.clip, instclip.pixel_mean.device
+    rows, columns = instclip.visual.grid_size
+    side = SIDE // instclip.patch
+    corners = torch.stack(
+        [torch.randint(rows - side + 1, (len(batch.images),)), torch.randint(columns - side + 1, (len(batch.images),))], 1
+    )
+    images = encode_windows(instclip, batch.images.to(device), corners.to(device))
+    texts = clip.encode_text(batch.tokens.to(device))
+    images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
+    loss, accuracy = contrastive_loss(images, texts, clip.logit_scale.clamp(max=MAX_LOGIT_SCALE), batch.true.to(device))
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def initialise_clip(clip: nn.Module) -> None:
+    """Small weights for towers that train from nothing (as CLIP initialises its text tower)."""
+    for name, parameter in clip.named_parameters():
+        if "embedding" in name and "class" not in name:
+            nn.init.normal_(parameter, std=0.02)
