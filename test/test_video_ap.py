@@ -1,0 +1,408 @@
+"""Video AP / AR against a deliberately naive reference, against numbers of the public evaluator, and by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from instformer_ros.evaluation.video_ap import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Scores, VideoAp
+from instformer_ros.structures import InstformerError
+
+ONE = pytest.approx(1.0, abs=1e-12)
+
+# Twelve numbers of the public YouTube-VIS evaluator (Python API, run outside this repository) on random_dataset(seed).
+PUBLIC: dict[int, list[float]] = {  # -1 = undefined
+    0: [
+        0.097959109097723, 0.159093436816209, 0.084240924092409, 0.104309392815125, 0.138861386138614, 0.0,
+        0.082575757575758, 0.275757575757576, 0.275757575757576, 0.298809523809524, 0.25, 0.0,
+    ],
+    1: [
+        0.122173717371737, 0.175505883921726, 0.12040870753742, 0.140588165959453, 0.025247524752475, 0.752475247524752,
+        0.335, 0.368333333333333, 0.368333333333333, 0.37037037037037, 0.05, 0.75,
+    ],
+    2: [
+        0.036049347613058, 0.046994845014647, 0.039778914391484, 0.044728687533399, 0.0, 0.0,
+        0.133148148148148, 0.223240740740741, 0.260740740740741, 0.291534391534391, 0.0, 0.0,
+    ],
+    3: [
+        0.080528649339685, 0.133680861159252, 0.071438615673712, 0.084850217651307, 0.184075907590759, 0.428919141914191,
+        0.212991452991453, 0.33025641025641, 0.343589743589743, 0.331303418803419, 0.325, 0.7125,
+    ],
+    4: [
+        0.110624862717903, 0.172906576371923, 0.096134067996328, 0.064169699021184, 0.163778877887789, 0.471232123212321,
+        0.203715728715729, 0.227426046176046, 0.227426046176046, 0.152002164502164, 0.27, 0.616666666666667,
+    ],
+    5: [
+        0.029602336481629, 0.055086025451361, 0.025650922456811, 0.034504958124636, 0.084158415841584, 0.25957095709571,
+        0.153751803751804, 0.248499278499279, 0.248499278499279, 0.209090909090909, 0.166666666666667, 0.35,
+    ],
+    6: [
+        0.254002135507668, 0.30884441385315, 0.23931246065783, 0.124191419141914, 0.762788778877888, 0.522866572371523,
+        0.320238095238095, 0.428571428571428, 0.428571428571428, 0.286410256410256, 0.875, 0.577777777777778,
+    ],
+    7: [
+        0.092913362758974, 0.221810836545839, 0.086468646864686, 0.064870027375408, 0.332854785478548, 0.566666666666667,
+        0.186666666666667, 0.278888888888889, 0.278888888888889, 0.207962962962963, 0.6625, 0.733333333333333,
+    ],
+    8: [
+        0.066188378978812, 0.108839595740897, 0.045407701080843, 0.058472133242081, 0.098481848184818, 0.4,
+        0.128282828282828, 0.270959595959596, 0.298232323232323, 0.298148148148148, 0.191666666666667, 0.4,
+    ],
+    9: [
+        0.058618982198972, 0.107046418927607, 0.049325468261112, 0.052383571690502, 0.283539603960396, 0.333333333333333,
+        0.174722222222222, 0.303888888888889, 0.303888888888889, 0.26, 0.425, 0.5,
+    ],
+}  # fmt: skip
+
+
+def rle(mask: np.ndarray) -> dict[str, Any]:
+    out = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(n) for n in out["size"]], "counts": out["counts"].decode("ascii")}
+
+
+def random_mask(rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=bool)
+    top, left = rng.randint(0, height // 2), rng.randint(0, width // 2)
+    mask[top : top + rng.randint(1, height), left : left + rng.randint(1, width)] = True
+    if height < 100:
+        mask &= rng.rand(height, width) < 0.8
+    elif rng.rand() < 0.4:
+        mask[:] = True  # fills the picture: the largest area bin
+    return mask
+
+
+def random_dataset(seed: int, videos: int = 20) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Small random videos with every edge case in them. The legacy generator's stream is frozen for good."""
+    rng = np.random.RandomState(seed)
+    data: dict[str, Any] = {
+        "videos": [],
+        "annotations": [],
+        "categories": [{"id": c, "name": str(c)} for c in (1, 2, 5)],
+    }
+    results = []
+    for v in range(1, videos + 1):
+        large = rng.rand() < 0.3
+        height, width = (300, 320) if large else (14, 17)
+        length = rng.randint(1, 5)
+        data["videos"].append({"id": v, "height": height, "width": width, "length": length})
+
+        tracks = []
+        for _ in range(rng.choice([0, 1, 2, 3, 4])):
+            masks = [random_mask(rng, height, width) for _ in range(length)]
+            entry: list[Any] = []
+            for mask in masks:
+                chance = rng.rand()
+                mask &= chance >= 0.1  # some are empty, some null
+                entry.append(None if chance > 0.85 else rle(mask))
+            areas = [None if s is None else int(coco_mask.area(s)) for s in entry]
+            category = int(rng.choice([1, 2, 5]))
+            tracks.append((masks, category))
+            data["annotations"].append(
+                {
+                    "id": len(data["annotations"]) + 1,
+                    "video_id": v,
+                    "category_id": category,
+                    "segmentations": entry,
+                    "areas": areas,
+                    "iscrowd": int(rng.rand() < 0.15),
+                }
+            )
+        for _ in range(rng.choice([0, 1, 3, 6, 130], p=[0.1, 0.2, 0.3, 0.38, 0.02])):
+            category = int(rng.choice([1, 2, 5]))
+            if tracks and rng.rand() < 0.8:  # an annotation, somewhat spoiled, mostly with its own class
+                source, own = tracks[rng.randint(len(tracks))]
+                category = own if rng.rand() < 0.8 else category
+                noise = rng.choice([0.0, 0.01, 0.03, 0.1, 0.3])
+                masks = [m ^ (rng.rand(height, width) < noise) for m in source] if noise else source
+            else:
+                masks = [random_mask(rng, height, width) for _ in range(length)]
+            results.append(
+                {
+                    "video_id": v,
+                    "category_id": category,
+                    "score": float(rng.randint(0, 20)) / 20,  # many equal scores
+                    "segmentations": [None if rng.rand() < 0.05 else rle(m & (rng.rand() > 0.03)) for m in masks],
+                }
+            )
+    return data, results
+
+
+# ---- the naive reference: decoded masks, plain loops, no code in common -------------------------------------------
+
+
+def naive(data: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
+    def pixels(track: dict[str, Any]) -> list[np.ndarray | None]:
+        return [None if s is None else coco_mask.decode(s).astype(bool) for s in track["segmentations"]]
+
+    def track_iou(a: list[np.ndarray | None], b: list[np.ndarray | None]) -> float:
+        inter = union = 0
+        for x, y in zip(a, b, strict=True):
+            if x is not None and y is not None:
+                inter += int((x & y).sum())
+                union += int((x | y).sum())
+            elif x is not None:
+                union += int(x.sum())
+            elif y is not None:
+                union += int(y.sum())
+        return inter / union if union else 0.0
+
+    def mean_area(track: list[np.ndarray | None]) -> float:
+        areas = [int(m.sum()) for m in track if m is not None and m.any()]
+        return sum(areas) / len(areas) if areas else 0.0
+
+    ious: dict[tuple[int, int], float] = {}
+
+    def iou_of(a: dict[str, Any], b: dict[str, Any]) -> float:
+        if (id(a), id(b)) not in ious:
+            ious[id(a), id(b)] = track_iou(decoded[id(a)], decoded[id(b)])
+        return ious[id(a), id(b)]
+
+    decoded = {id(t): pixels(t) for t in [*data["annotations"], *results]}
+    area = {key: mean_area(value) for key, value in decoded.items()}
+    values: dict[str, list[float]] = {}
+    for category in (c["id"] for c in data["categories"]):
+        for label, (low, high) in AREAS.items():
+            for limit in MAX_DETECTIONS:
+                for threshold in THRESHOLDS:
+                    found: list[tuple[float, bool]] = []  # score, right
+                    targets = 0
+                    for video in data["videos"]:
+                        mine = [
+                            t
+                            for t in data["annotations"]
+                            if (t["video_id"], t["category_id"]) == (video["id"], category)
+                        ]
+                        skip = {id(t): bool(t["iscrowd"]) or not low <= area[id(t)] <= high for t in mine}
+                        targets += sum(not s for s in skip.values())
+                        mine.sort(key=lambda t: skip[id(t)])
+                        theirs = [r for r in results if (r["video_id"], r["category_id"]) == (video["id"], category)]
+                        theirs.sort(key=lambda r: -r["score"])
+                        used: set[int] = set()
+                        for result in theirs[:limit]:
+                            best, match = threshold, None
+                            for truth in mine:
+                                if id(truth) in used and not truth["iscrowd"]:
+                                    continue
+                                if match is not None and not skip[id(match)] and skip[id(truth)]:
+                                    break
+                                iou = iou_of(result, truth)
+                                if iou >= best:
+                                    best, match = iou, truth
+                            if match is not None:
+                                used.add(id(match))
+                                if not skip[id(match)]:
+                                    found.append((result["score"], True))
+                            elif low <= area[id(result)] <= high:
+                                found.append((result["score"], False))
+                    if not targets:
+                        continue
+                    found.sort(key=lambda f: -f[0])
+                    points, right = [], 0
+                    for rank, (_, good) in enumerate(found, 1):
+                        right += good
+                        points.append((right / targets, right / rank))
+                    values.setdefault(f"recall {label} {limit} ", []).append(right / targets)
+                    if limit == 100:
+                        for recall in RECALLS:
+                            reached = [p for r, p in points if r >= recall]
+                            key = f"precision {label} {threshold:.2f}"
+                            values.setdefault(key, []).append(max(reached, default=0.0))
+
+    def mean(prefix: str) -> float:
+        chosen = [v for key, some in values.items() if key.startswith(prefix) for v in some]
+        return sum(chosen) / len(chosen) if chosen else math.nan
+
+    bins = ("small", "medium", "large")
+    return {
+        "AP": mean("precision all "),
+        "AP50": mean("precision all 0.50"),
+        "AP75": mean("precision all 0.75"),
+        **{f"AP{k[0]}": mean(f"precision {k} ") for k in bins},
+        **{f"AR{n}": mean(f"recall all {n} ") for n in MAX_DETECTIONS},
+        **{f"AR{k[0]}": mean(f"recall {k} 100 ") for k in bins},
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))  # 10 x 20 = 200 videos
+def test_equals_naive_and_public_evaluator(seed: int) -> None:
+    data, results = random_dataset(seed)
+    ours = VideoAp(data, results).score().summary()
+    reference = naive(data, results)
+    assert list(ours) == list(reference)
+    np.testing.assert_allclose(list(ours.values()), list(reference.values()), rtol=0, atol=1e-12)
+    np.testing.assert_allclose([-1 if math.isnan(v) else v for v in ours.values()], PUBLIC[seed], rtol=0, atol=1e-12)
+
+
+# ---- by hand ------------------------------------------------------------------------------------------------------
+
+
+def square(size: int, height: int = 20, width: int = 20) -> dict[str, Any]:
+    mask = np.zeros((height, width), dtype=bool)
+    mask[:size, :size] = True
+    return rle(mask)
+
+
+def dataset(
+    tracks: list[list[Any]], categories: list[int] | None = None, size: int = 20, **extra: Any
+) -> dict[str, Any]:
+    return {
+        "videos": [{"id": 1, "height": size, "width": size, "length": len(tracks[0]) if tracks else 2}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [
+            {"id": n + 1, "video_id": 1, "category_id": c, "segmentations": t, "iscrowd": 0, **extra}
+            for n, (t, c) in enumerate(zip(tracks, categories or [1] * len(tracks), strict=True))
+        ],
+    }
+
+
+def prediction(track: list[Any], score: float = 0.9, category: int = 1) -> dict[str, Any]:
+    return {"video_id": 1, "category_id": category, "score": score, "segmentations": track}
+
+
+def score(data: dict[str, Any], results: list[dict[str, Any]], **how: Any) -> Scores:
+    return VideoAp(data, results).score(**how)
+
+
+def test_perfect_is_one_and_nothing_is_zero() -> None:
+    data = dataset([[square(5), square(6)]])
+    assert score(data, [prediction([square(5), square(6)])]).summary()["AP"] == ONE
+    empty = score(data, []).summary()
+    assert empty["AP"] == 0.0 and empty["AR100"] == 0.0 and math.isnan(empty["APl"])
+
+
+def test_no_ground_truth_is_undefined() -> None:
+    assert all(math.isnan(v) for v in score(dataset([]), [prediction([square(5)] * 2)]).summary().values())
+    assert all(math.isnan(v) for v in score(dataset([]), []).summary().values())
+
+
+def test_iou_sums_over_frames() -> None:
+    # frame 0: 16 of 16 pixels, frame 1: 16 of 36: IoU = 32 / 52 = 0.615 passes .50, .55, .60; the mean would be 0.72
+    out = score(dataset([[square(4), square(6)]]), [prediction([square(4), square(4)])])
+    assert (
+        out.ap() == pytest.approx(0.3)
+        and out.ap(0.6) == ONE
+        and out.ap(0.65) == 0.0
+        and out.ar(1) == pytest.approx(0.3)
+    )
+
+
+def test_precision_by_hand() -> None:
+    # right, wrong, right: precision 1 up to recall 1/2 (51 of 101 points), 2/3 beyond
+    far = np.zeros((20, 20), dtype=bool)
+    far[10:, 10:] = True
+    results = [prediction([square(4)], 0.9), prediction([square(20)], 0.8), prediction([rle(far)], 0.7)]
+    out = score(dataset([[square(4)], [rle(far)]]), results)
+    assert out.ap() == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-12)
+    assert (out.ar(1), out.ar(10)) == (0.5, 1.0)
+
+
+def test_null_and_empty_masks() -> None:
+    data = dataset([[square(6), None, square(0)]])
+    for track in ([square(6), None, None], [square(6), square(0), square(0)], [square(6), square(0), None]):
+        assert score(data, [prediction(track)]).ap() == ONE
+    assert score(data, [prediction([None] * 3)]).ap() == 0.0
+    assert score(dataset([[None, square(0)]]), [prediction([None, square(0)])]).ap() == 0.0  # 0 / 0 is no match
+    # the frames without pixels stay out of the mean area: 130 x 130 once is medium, not small
+    data = dataset([[square(130, 200, 200), None, square(0, 200, 200)]], size=200)
+    out = score(data, [prediction([square(130, 200, 200), square(0, 200, 200), None])])
+    assert out.ap(area="medium") == ONE and math.isnan(out.ap(area="small"))
+    with pytest.raises(InstformerError, match="prediction 0, frame 1: mask of 5x5 pixels in a video of 20x20"):
+        score(dataset([[square(6)] * 2]), [prediction([square(6), square(0, 5, 5)])])
+
+
+def test_area_bins_hold_their_edges_and_ignore_what_is_outside() -> None:
+    edge = square(128, 300, 300)  # exactly 128^2: both in small and in medium
+    out = score(dataset([[edge]], size=300), [prediction([edge])])
+    assert out.ap(area="small") == ONE and out.ap(area="medium") == ONE and math.isnan(out.ap(area="large"))
+    big, small = square(280, 300, 300), square(20, 300, 300)
+    out = score(dataset([[big]], size=300), [prediction([small], 0.9), prediction([big], 0.8)])
+    assert (
+        out.ap() == pytest.approx(0.5) and out.ap(area="large") == ONE
+    )  # the small false alarm does not count among the large
+    out = score(dataset([[small]], size=300, areas=[1e5]), [prediction([small])])
+    assert out.ap(area="large") == ONE  # the file's own areas decide
+
+
+def test_more_than_a_hundred_detections() -> None:
+    data = dataset([[square(4)]])
+    wrong = [prediction([square(20)], 0.9) for _ in range(100)]
+    assert score(data, [*wrong, prediction([square(4)], 0.1)]).ar() == 0.0
+    out = score(data, [*wrong[1:], prediction([square(4)], 0.1)])
+    assert out.ar() == ONE and out.ar(10) == 0.0 and out.ap() == pytest.approx(0.01)
+    assert score(data, [*wrong, prediction([square(4)], 0.1, 1), prediction([square(4)], 0.95, 2)]).ar() == 0.0
+    other = score(data, [*[{**w, "category_id": 2} for w in wrong], prediction([square(4)], 0.1)])
+    assert other.ar() == ONE  # the limit holds for each class
+
+
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_ignored_annotations(flag: str) -> None:
+    data = dataset([[square(4)], [square(12)]])
+    data["annotations"][1][flag] = 1
+    good, on_ignored = prediction([square(4)], 0.5), prediction([square(12)], 0.9)
+    assert score(data, [good, on_ignored]).ap() == ONE
+    twice = score(data, [good, on_ignored, on_ignored]).ap()
+    assert twice == pytest.approx(1.0 if flag == "iscrowd" else 0.5)  # only a crowd may be matched again
+    assert score(data, [on_ignored]).ap() == 0.0
+    data["annotations"][0][flag] = 1
+    assert math.isnan(score(data, [good, on_ignored]).ap())
+
+
+def test_ignoring_by_id_holds_in_every_class() -> None:
+    data = dataset([[square(4)], [square(12)]], [1, 2])
+    results = [prediction([square(12)], 0.9, 1), prediction([square(12)], 0.8, 1), prediction([square(4)], 0.5, 1)]
+    assert score(data, results, categories=[1]).ap() == pytest.approx(1 / 3)
+    assert score(data, results, categories=[1], ignore=[2]).ap() == ONE
+    assert score(data, results, categories=[1], ignore=[2]).categories == (1,)
+
+
+def test_class_agnostic_and_per_class() -> None:
+    data = dataset([[square(4)], [square(12)]], [1, 2])
+    results = [prediction([square(4)], 0.9, 2), prediction([square(12)], 0.8, 2)]
+    out = score(data, results)
+    assert out.per_class()[1] == {"AP": 0.0, "AP50": 0.0, "AR10": 0.0}
+    assert out.per_class()[2]["AP"] == pytest.approx(0.5) and out.ap() == pytest.approx(0.25)
+    agnostic = score(data, results, class_agnostic=True)
+    assert agnostic.ap() == ONE and agnostic.per_class()[None]["AR10"] == ONE
+
+
+def test_formats_of_the_files() -> None:
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[:, 4:8] = True
+    plain = {"size": [20, 20], "counts": [80, 80, 240]}
+    for truth in (rle(mask), plain, [[4, 0, 8, 0, 8, 20, 4, 20]]):
+        assert score(dataset([[truth]]), [prediction([rle(mask)])]).ap() == ONE
+    as_bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert score(dataset([[plain]]), [prediction([as_bytes])]).ap() == ONE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentations": [None]}, "prediction 0: 1 segmentations, but video 1 has 2 frames"),
+        ({"segmentations": [None] * 3}, "prediction 0: 3 segmentations, but video 1 has 2 frames"),
+        ({"video_id": 7}, "prediction 0: video 7 is not in the ground truth"),
+        ({"category_id": 7}, "prediction 0: category 7 is not in the ground truth"),
+        ({"score": float("nan")}, "prediction 0: 'score' is nan"),
+        ({"score": None}, "prediction 0: 'score' is missing or no number"),
+        ({"segmentations": 5}, "prediction 0: missing or bad key"),
+        ({"segmentations": [{"size": [20, 20]}, None]}, "prediction 0, frame 0: not a run-length encoded mask"),
+        ({"segmentations": ["x", None]}, "prediction 0, frame 0: not a run-length encoded mask"),
+    ],
+)
+def test_bad_predictions_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InstformerError, match=message) as error:
+        VideoAp(dataset([[square(4)] * 2]), [{**prediction([square(4)] * 2), **change}])
+    assert "\n" not in str(error.value)
+
+
+def test_bad_ground_truth_is_refused() -> None:
+    with pytest.raises(InstformerError, match="ground truth: missing or bad key 'categories'"):
+        VideoAp({"videos": [], "annotations": []}, [])
+    with pytest.raises(InstformerError, match="annotation 1: 1 segmentations, but video 1 has 2 frames"):
+        data = dataset([[square(4)] * 2])
+        data["annotations"][0]["segmentations"].pop()
+        VideoAp(data, [])
