@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
+from typing import cast
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ def _octaves(rng: np.random.Generator, height: int, width: int, coarsest: int, c
         oy, ox = (int(i) for i in rng.integers(0, cell, 2))
         cv2.accumulateWeighted(layer[oy : oy + height, ox : ox + width], total, weight / (1.0 + weight))
         weight, cell = weight * fall, max(1, cell // 2)
-    return cv2.normalize(total, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)  # type: ignore[call-overload, no-any-return]
+    spread = np.empty((height, width), np.uint8)
+    return cast(Image, cv2.normalize(total, spread, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U))
 
 
 def _muted(rng: np.random.Generator, strongest: float) -> tuple[float, float, float]:
@@ -79,13 +81,13 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Image:
     """A random background, (height, width, 3) RGB: noise through a muted palette, clutter, uneven light."""
     coarse = int(rng.integers(24, 72))
     ground = _octaves(rng, height, width, coarse, int(rng.integers(3, 6)), 0.5 + 0.2 * rng.random())
-    image: Image = cv2.applyColorMap(ground, _palette(rng))
+    image = cast(Image, cv2.applyColorMap(ground, _palette(rng)))
     _clutter(rng, image, int(rng.integers(6, 19) * (height * width) / (192 * 256)) + 2)
     # Light and fine grain over ground and clutter alike, so that clutter is no flat paper cut-out.
     light = _octaves(rng, height, width, 48, 5, 0.75)
     strength = 0.3 + 0.4 * rng.random()
     gain = cv2.cvtColor(cv2.convertScaleAbs(light, alpha=strength, beta=128.0 - 127.0 * strength), cv2.COLOR_GRAY2RGB)
-    return cv2.multiply(image, gain, scale=1.0 / 128.0)  # type: ignore[return-value]
+    return cast(Image, cv2.multiply(image, gain, scale=1.0 / 128.0))
 
 
 @lru_cache(maxsize=8)
@@ -105,4 +107,4 @@ def expose(image: Image, gain: float, sigma: int, where: tuple[int, int]) -> Ima
     y, x = where[0] % (_NOISE_SIDE - height + 1), where[1] % (_NOISE_SIDE - width + 1)
     noise = _noise_sheet(sigma)[y : y + height, x : x + width]
     bright = cv2.convertScaleAbs(image, alpha=gain)
-    return cv2.add(bright, noise, dtype=cv2.CV_8U)  # type: ignore[return-value]
+    return cast(Image, cv2.add(bright, noise, dtype=cv2.CV_8U))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instformer_ros.data.toynames import COLOURS, split_of
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]  # float32 in fact
 
 # Radii as a share of half the diameter: OUTER holds the whole shape, INNER lies wholly within it (0: it has a hole).
 OUTER = {"circle": 1.0, "square": 1.18, "triangle": 1.12, "star": 1.12, "ring": 1.0, "cross": 1.08}
@@ -63,9 +64,9 @@ def random_look(rng: np.random.Generator, name: str) -> Look:
     """
     split_of(name)
     colour, texture, shape = name.split()
-    draw = rng.random(7)
+    draw: list[float] = rng.random(8).tolist()  # plain floats keep float32 arrays float32
     # A lighter yellow on yellow or a darker blue on blue cannot be seen, so these have one choice.
-    lighter = {"yellow": False, "cyan": False, "blue": True}.get(colour, bool(draw[0] < 0.5))
+    lighter = {"yellow": False, "cyan": False, "blue": True}.get(colour, draw[0] < 0.5)
     shade, turn = 0.16 * draw[5], 2.0 * math.pi * draw[6]
     return Look(
         name=name,
@@ -76,7 +77,7 @@ def random_look(rng: np.random.Generator, name: str) -> Look:
         value=0.74 + 0.26 * draw[3],
         second=1.0 if lighter else -1.0,
         period=7.0 + 2.0 * draw[4],
-        slant=math.pi * float(rng.random()),
+        slant=math.pi * draw[7],
         light=(shade * math.cos(turn), shade * math.sin(turn)),
     )
 
@@ -118,10 +119,12 @@ def _second_tone(look: Look, u: Floats, v: Floats, diameter: float) -> Floats:
     a = (cos * u + sin * v) / period
     if look.texture == "striped":
         wave = np.abs(a - np.floor(a) - 0.5)  # 0-0.5
-        return np.clip((wave - 0.26) * (2.0 * period) * 0.5 + 0.5, 0.0, 1.0)
+        share: Floats = np.clip((wave - 0.26) * (2.0 * period) * 0.5 + 0.5, 0.0, 1.0)
+        return share
     b = (cos * v - sin * u) / period
     a, b = a - np.floor(a) - 0.5, b - np.floor(b) - 0.5
-    return np.clip((0.33 - np.sqrt(a * a + b * b)) * period + 0.5, 0.0, 1.0)
+    share = np.clip((0.33 - np.sqrt(a * a + b * b)) * period + 0.5, 0.0, 1.0)
+    return share
 
 
 def _tones(look: Look, pose: Pose) -> tuple[Floats, Floats]:
