@@ -1,0 +1,41 @@
+"""Where the package's own files lie: in a source tree, in a plain pip install, or in a colcon install. No ROS needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instformer_ros.structures import InstformerError
+
+_PACKAGE = "instformer_ros"
+
+
+def models_directory() -> Path:
+    """The folder of the embedded checkpoints.
+
+    Looked for inside the package (pip install), beside it (source tree, editable install, ``colcon build
+    --symlink-install``) and in the share folder above it (``colcon build``), in this order.
+
+    Raises:
+        InstformerError: none of them exists.
+    """
+    here = Path(__file__).parent
+    real = Path(__file__).resolve().parent  # through the links of --symlink-install
+    shares = (parent / "share" / _PACKAGE / "models" for parent in here.parents)
+    for folder in (here / "models", real.parent / "models", *shares):
+        if folder.is_dir():
+            return folder
+    raise InstformerError(f"the folder models/ of {_PACKAGE} is missing: install the package again from its source tree")
+
+
+def model_path(name: str) -> Path:
+    """The file of an embedded checkpoint by its name, such as ``toyvis``.
+
+    Raises:
+        InstformerError: there is no checkpoint of that name; names those that there are.
+    """
+    folder = models_directory()
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
+        raise InstformerError(f"no embedded model is called {name!r}: there is {known}; or give a checkpoint's path")
+    return path
