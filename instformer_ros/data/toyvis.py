@@ -1,7 +1,8 @@
 """ToyVIS: a small open-vocabulary world made from a seed. Captioned scenes, labelled frames and videos.
 
 Three kinds of picture share one look (:mod:`.sprites` on a :mod:`.backdrop`): :func:`scene` for the image-text
-pre-training, :func:`labelled_frame` for stage 1, :class:`.toyvideo.ToyVideo` for tracking and evaluation. Class names and splits come from :mod:`.toynames`.
+pre-training, :func:`labelled_frame` for stage 1, :class:`.toyvideo.ToyVideo` for tracking and evaluation. Class names
+and splits come from :mod:`.toynames`.
 """
 
 from __future__ import annotations

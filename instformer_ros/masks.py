@@ -1,0 +1,101 @@
+"""Masks and their run-length form, boxes, and the label image. ``pycocotools`` does the coding.
+
+Run-length encodings are COCO's compressed ones (column-major), see :class:`.structures.Rle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from instformer_ros.structures import InstformerError, Rle
+
+LARGEST_LABEL = 65535  # of a uint16 label image; 0 is background
+
+
+def encode(mask: NDArray[np.bool_]) -> Rle:
+    """Encodes one mask, (H, W) bool."""
+    return encode_many(np.asarray(mask)[None])[0]
+
+
+def encode_many(masks: NDArray[np.bool_]) -> list[Rle]:
+    """Encodes N masks, (N, H, W) bool; an empty list for N = 0.
+
+    Raises:
+        ValueError: the array has not three dimensions, or holds something else than bools.
+    """
+    masks = np.asarray(masks)
+    if masks.ndim != 3 or masks.dtype != np.bool_:
+        raise ValueError(f"masks must be bool (N, H, W), not {masks.dtype} {masks.shape}")
+    if not len(masks):
+        return []
+    if not masks[0].size:
+        return [empty(*masks.shape[1:]) for _ in masks]
+    # Columns become contiguous mask by mask, which is the Fortran order of (H, W, N) that pycocotools asks for.
+    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
+    return cast("list[Rle]", coco.encode(columns.T))
+
+
+def empty(height: int, width: int) -> Rle:
+    """A mask of ``height`` x ``width`` with no pixel set."""
+    if height * width == 0:
+        return Rle(size=[height, width], counts=b"")
+    return cast(Rle, coco.encode(np.zeros((height, width), np.uint8, order="F")))
+
+
+def decode(rle: Rle) -> NDArray[np.bool_]:
+    """The mask, (H, W) bool. Counts may also be text, as they are in a json file.
+
+    Raises:
+        InstformerError: the counts do not fit the size.
+    """
+    height, width = rle["size"]
+    if height * width == 0:
+        return np.zeros((height, width), np.bool_)
+    try:
+        return cast("NDArray[np.bool_]", coco.decode(_bytes(rle)).view(np.bool_))
+    except (ValueError, TypeError) as error:
+        raise InstformerError(f"mask of {height}x{width}: its run lengths are damaged; write the file anew") from error
+
+
+def area(rle: Rle) -> int:
+    """Pixels set."""
+    return int(coco.area(_bytes(rle))) if rle["counts"] else 0
+
+
+def box(rle: Rle) -> tuple[int, int, int, int]:
+    """The tight box around the mask: x, y, width, height in pixels; zeros for an empty mask."""
+    if not area(rle):
+        return 0, 0, 0, 0
+    x, y, width, height = (int(v) for v in coco.toBbox(_bytes(rle)))
+    return x, y, width, height
+
+
+def label_image(rles: Sequence[Rle], values: Sequence[int], height: int, width: int) -> NDArray[np.uint16]:
+    """One picture of all masks, (H, W) uint16: each pixel holds the value of its mask, 0 where there is none.
+
+    Larger masks are painted first, so a small one stays visible on a large one; of equal ones the later wins.
+
+    Raises:
+        ValueError: a value is not in 1..65535, the lists differ in length, or a mask has another size.
+    """
+    labels = np.zeros((height, width), np.uint16)
+    areas = [area(rle) for rle in rles]
+    for _, rle, value in sorted(zip(areas, rles, values, strict=True), key=lambda item: -item[0]):
+        if not 1 <= value <= LARGEST_LABEL:
+            raise ValueError(f"label value {value}: not in 1..{LARGEST_LABEL}")
+        if tuple(rle["size"]) != (height, width):
+            raise ValueError(f"mask of {tuple(rle['size'])} in a label image of {(height, width)}")
+        x, y, w, h = box(rle)
+        if w:
+            labels[y : y + h, x : x + w][decode(rle)[y : y + h, x : x + w]] = value
+    return labels
+
+
+def _bytes(rle: Rle) -> Rle:
+    counts = rle["counts"]
+    return rle if isinstance(counts, bytes) else Rle(size=rle["size"], counts=str(counts).encode("ascii"))
