@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import cv2
@@ -31,7 +33,7 @@ def track_colour(track_id: int) -> Colour:
 
 def label_text(instance: TrackedInstance) -> str:
     """What is written at an instance, such as "mug #7 0.87"; a class-agnostic one has no name."""
-    name = instance.class_name if len(instance.class_name) <= 32 else instance.class_name[:31] + "…"
+    name = instance.class_name if len(instance.class_name) <= 32 else instance.class_name[:30] + "..."
     return f"{name} #{instance.track_id} {instance.score:.2f}".strip()
 
 
@@ -80,15 +82,28 @@ def _tint(image: Image, instance: TrackedInstance, opacity: float) -> None:
     cv2.drawContours(image, outlines, -1, colour, thin, cv2.LINE_AA, offset=(x, y))
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+@lru_cache(maxsize=32)
+def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, the same on every machine; for other letters than it has, the machine's DejaVu if there."""
+    if not ascii_only:
+        with suppress(OSError):
+            return ImageFont.truetype("DejaVuSans.ttf", size)
     return ImageFont.load_default(size)
+
+
+def _writable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Pillow's own font knows ASCII alone: accents fall off there, and letters of other scripts become "?"."""
+    if text.isascii() or "DejaVu" in str(font.getname()[0] if isinstance(font, ImageFont.FreeTypeFont) else ""):
+        return text
+    bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if c.isascii() else "?" for c in bare)
 
 
 @lru_cache(maxsize=512)
 def _text(text: str, size: int) -> NDArray[np.float32]:
     """Coverage of one line of text, 0-1, (line height, width); the same height for any text of that size."""
-    font = _font(size)
+    font = _font(size, text.isascii())
+    text = _writable(text, font).replace(" ", "  ")  # its spaces are so narrow that "#1 0.84" would read "#10.84"
     top, bottom = font.getbbox("Ág")[1], font.getbbox("Ág")[3]
     ink = font.getmask(text, mode="L")
     columns, rows = ink.size
@@ -124,7 +139,7 @@ def _overlap(a: Rectangle, b: Rectangle) -> int:
 
 def _label(image: Image, text: str, around: Rectangle, colour: Colour, taken: list[Rectangle]) -> None:
     """Writes on a plate of the track's colour, in black or white, whichever stands out."""
-    size = max(9, round(image.shape[0] / 45))
+    size = max(10, round(image.shape[0] / 42))
     ink = _text(text, size)
     pad = max(2, size // 5)
     width, height = min(ink.shape[1] + 2 * pad, image.shape[1]), min(ink.shape[0] + 2 * pad, image.shape[0])
