@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint format train clean distclean
+.PHONY: help setup build demo test lint train clean distclean
 
 # The venv's folder; empty: .venv, or .venv-<distribution> where a ROS 2 is sourced. PYTHON: the interpreter to make it with.
 VENV ?=
@@ -42,12 +42,7 @@ test: lint ## linters, then all tests
 
 lint: setup ## ruff and mypy
 	@$(RUN) ruff check .
-	@$(RUN) ruff format --check .
 	@$(RUN) mypy
-
-format: setup ## let ruff lay out the code and mend what it can
-	@$(RUN) ruff format .
-	@$(RUN) ruff check --fix .
 
 train: setup ## make the embedded model from nothing
 	@$(RUN) instformer train $(TRAIN_ARGS)

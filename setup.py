@@ -31,7 +31,7 @@ def description() -> str:
 
 
 class BuildWithModels(build_py):
-    """Puts models/ inside the built package. An editable install finds it in the source tree (instformer_ros/paths.py)."""
+    """Puts models/ inside the built package. An editable install finds it in the source tree (see paths.py)."""
 
     def run(self) -> None:
         super().run()
