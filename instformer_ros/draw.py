@@ -122,11 +122,11 @@ def _write(image: Image, text: NDArray[np.float32], x: int, y: int, colour: Colo
 
 
 def _places(around: Rectangle, width: int, height: int, image: Image) -> Iterator[Rectangle]:
-    """Where a label may go, best first, each moved into the picture: above the box, below it, at its sides, on it."""
+    """Where a label may go, best first, moved into the picture: above the box, below, further off, beside it, on it."""
     x, y, w, h = around
-    tops = [y - height - 2, y + h + 2, y + 1, y + h // 2 - height // 2]
+    tops = [y - height - 2, y + h + 2, y - 2 * height - 4, y + h + height + 4, y + 1, y + h // 2 - height // 2]
     lefts = [x, x + w - width, x + w + 2, x - width - 2]
-    for left, top in [*((left, top) for top in tops[:2] for left in lefts[:2]), *((a, b) for a in lefts for b in tops)]:
+    for left, top in [*((left, top) for top in tops[:4] for left in lefts[:2]), *((a, b) for a in lefts for b in tops)]:
         limit_x, limit_y = max(0, image.shape[1] - width), max(0, image.shape[0] - height)
         yield min(max(left, 0), limit_x), min(max(top, 0), limit_y), width, height
 

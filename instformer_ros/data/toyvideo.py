@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from instformer_ros.data.backdrop import backdrop, expose
 from instformer_ros.data.composition import HEIGHT, WIDTH, Image, Masks, draw_names, render
 from instformer_ros.data.sprites import INNER, Look, random_look
-from instformer_ros.data.toynames import ALL_NAMES
+from instformer_ros.data.toynames import ALL_NAMES, split_of
 from instformer_ros.data.toypaths import camera_shake, plan_paths
 from instformer_ros.structures import InstformerError
 
@@ -88,6 +88,8 @@ class ToyVideo:
 
 def _cast(rng: np.random.Generator, classes: Sequence[str]) -> list[Look]:
     """Draws the objects of a video; one after the first can cover others."""
+    for name in classes:
+        split_of(name)  # refuses what is no class
     solid = [name for name in classes if INNER[name.split()[-1]] > 0.0]
     if not solid:
         raise InstformerError("ToyVIS video: every class is a ring, which can cover nothing; add another shape")
