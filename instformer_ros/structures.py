@@ -64,11 +64,11 @@ class InstanceTokens:
 
 @dataclass
 class Detection:
-    """The proposals of one frame as the tracker takes them; arrays on the CPU, float32."""
+    """The proposals of one frame as a tracker takes them."""
 
-    queries: NDArray[np.float32]  # (N, C)
-    tokens: NDArray[np.float32]  # (N, E), L2-normalised
-    objectness: NDArray[np.float32]  # (N,) rank score in [0, 1]: objectness x mean foreground probability
+    queries: torch.Tensor  # (N, C) decoder-normalised queries
+    tokens: torch.Tensor  # (N, E) L2-normalised instance tokens
+    objectness: NDArray[np.float32]  # (N,) rank score in [0, 1]: objectness x mean foreground probability; 0 = dropped
 
 
 @dataclass

@@ -1,0 +1,426 @@
+"""The one façade: load → set_vocabulary → step({camera: image}) → {camera: TrackedFrame}.
+
+Serves the node, the command line and the evaluation. Knows no ROS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from instformer_ros import masks as rle
+from instformer_ros.model.config import ModelConfig
+from instformer_ros.model.guidance import MASK_STRIDE
+from instformer_ros.model.instformer import InstFormer
+from instformer_ros.model.proposals import rank_score
+from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
+from instformer_ros.paths import model_path
+from instformer_ros.settings import Settings
+from instformer_ros.structures import (
+    Detection,
+    InstanceTokens,
+    InstformerError,
+    Proposals,
+    TrackedFrame,
+    TrackedInstance,
+    TrackState,
+    Vocabulary,
+)
+from instformer_ros.text_cache import TextCache
+from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
+from instformer_ros.weights import checkpoint
+
+__all__ = ["EncodedVocabulary", "Engine", "Settings", "parse_vocabulary"]
+
+Image = NDArray[np.uint8]
+_CERTAIN = 20.0  # logit of a given mask
+_LABELS = 65535  # values of a label image
+_LARGEST = 16384  # pixels a side
+
+
+@dataclass(frozen=True)
+class EncodedVocabulary:
+    """Words with their embeddings, ready to take effect between two frames."""
+
+    names: tuple[str, ...]
+    embeddings: Tensor  # (K, E) on the engine's device
+    negatives: Tensor  # (M, E) the live negatives that fit these words
+    unknown: tuple[str, ...]  # words that the text model's token table does not hold
+
+
+@dataclass
+class _Camera:
+    """What is kept of one camera between frames."""
+
+    tracker: Tracker
+    life_cycle: str
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class _Active:
+    """The vocabulary in force: version, names and embeddings change together, in one assignment."""
+
+    vocabulary: Vocabulary
+    encoded: EncodedVocabulary
+
+
+class Engine:
+    """A model, a vocabulary, and the tracks of every camera.
+
+    :meth:`step` belongs to one thread. Everything else may be called from others meanwhile.
+    """
+
+    def __init__(self, model: InstFormer, device: torch.device, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.device = device
+        self._model = model.eval().requires_grad_(False)
+        self._model.instclip.merge_lora()
+        self._model.to(device)
+        self._texts = TextCache(TextEncoder(model.instclip, model.config.clip))
+        self._tokenizer = TextEncoder(model.instclip, model.config.clip).tokenizer
+        self._ids = itertools.count(1)
+        self._cameras: dict[str, _Camera] = {}
+        self._lock = threading.Lock()  # guards the cameras
+        self._swap = threading.Lock()  # guards the version number
+        self._active = _Active(Vocabulary(), self.encode_vocabulary(()))
+
+    @classmethod
+    def load(cls, model: str | Path = "toyvis", device: str = "auto", settings: Settings | None = None) -> Engine:
+        """Loads a checkpoint.
+
+        Args:
+            model: name of an embedded checkpoint, or the path of one.
+            device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+            settings: thresholds and the like.
+
+        Raises:
+            InstformerError: no such model or device, or the file is foreign or damaged.
+        """
+        where = find_device(device)
+        is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
+        path = model_path(model) if is_name else Path(model)  # type: ignore[arg-type]
+        return cls(checkpoint.load(path), where, settings)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes of the model."""
+        return self._model.config
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The active one."""
+        return self._active.vocabulary
+
+    @property
+    def unknown_words(self) -> tuple[str, ...]:
+        """Active words that the text model never learnt: it takes their unknown pieces all for the same."""
+        return self._active.encoded.unknown
+
+    def encode_vocabulary(self, names: Sequence[str]) -> EncodedVocabulary:
+        """Embeds words without putting them into force. Slow for new words; off the frame path; thread-safe.
+
+        Raises:
+            InstformerError: too many words, or one that is too long.
+        """
+        words = validate_names(names)
+        negatives = live_negatives(self.config.negatives, words) if words else ()
+        width = self._model.instclip.embed_dim
+        embeddings = self._texts((*words, *negatives), width).to(self.device)
+        unknown = tuple(word for word in words if not self._tokenizer.knows(word))
+        return EncodedVocabulary(words, embeddings[: len(words)], embeddings[len(words) :], unknown)
+
+    def use_vocabulary(self, encoded: EncodedVocabulary) -> Vocabulary:
+        """Puts words into force from the next frame on, under the next version number. Tracks and their IDs stay."""
+        with self._swap:
+            vocabulary = Vocabulary(self._active.vocabulary.version + 1, encoded.names)
+            self._active = _Active(vocabulary, encoded)
+        return vocabulary
+
+    def set_vocabulary(self, names: Sequence[str]) -> Vocabulary:
+        """:meth:`encode_vocabulary`, then :meth:`use_vocabulary`. No words = everything is tracked, class-agnostic."""
+        return self.use_vocabulary(self.encode_vocabulary(names))
+
+    def warm_up(self, height: int = 480, width: int = 640) -> None:
+        """Runs the network once on a grey frame, so that the first real one finds it ready. Tracks are not touched."""
+        grey = np.full((height, width, 3), 128, np.uint8)
+        with torch.inference_mode():
+            self._model(self._network_input([grey]))
+
+    def step(self, images: Mapping[str, Image]) -> dict[str, TrackedFrame]:
+        """One frame from each of some cameras, in one network pass per frame size.
+
+        Args:
+            images: camera name to RGB picture, (H, W, 3) uint8. Cameras may come and go; each has tracks of its own.
+
+        Raises:
+            InstformerError: a picture has another form; nothing has changed then.
+        """
+        return self._run(images, None)
+
+    def step_with_masks(self, images: Mapping[str, Image], masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, TrackedFrame]:
+        """As :meth:`step`, with the masks given (ground truth, say) in place of the proposed ones.
+
+        Args:
+            images: as for :meth:`step`.
+            masks: camera name to (M, H, W) bool, M up to the model's number of queries. Each takes the query whose
+                proposal overlaps it best, and objectness 1.
+        """
+        return self._run(images, masks)
+
+    def reset(self, camera: str | None = None) -> None:
+        """Forgets the tracks of one camera, or of all. IDs go on, they are never used again."""
+        with self._lock:
+            if camera is None:
+                self._cameras.clear()
+            else:
+                self._cameras.pop(camera, None)
+
+    def close(self) -> None:
+        """Frees the device's memory. The engine is of no use after that."""
+        self.reset()
+        self._model.to("meta")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # -- one frame, from top to bottom --------------------------------------------------------------------------------
+
+    def _run(self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None) -> dict[str, TrackedFrame]:
+        for camera, image in images.items():
+            _check_image(camera, image)
+        settings, active = self.settings, self._active  # one of each for the whole frame
+        groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for camera, image in images.items():
+            groups[network_size(image.shape[0], image.shape[1], self.config)].append(camera)
+        frames: dict[str, TrackedFrame] = {}
+        with torch.inference_mode(), self._lock:
+            for cameras in groups.values():
+                watch = _Stopwatch()
+                with watch("preprocess"):
+                    batch = self._network_input([images[camera] for camera in cameras])
+                with watch("proposals"):
+                    proposals = self._model.proposals(batch)
+                if given is not None:
+                    proposals = [self._replace_masks(proposals, i, given[c]) for i, c in enumerate(cameras)]
+                    with watch("instclip"):
+                        seen = [
+                            InstanceTokens(p, self._model.instclip(batch[i : i + 1], p.mask_logits, rows))
+                            for i, (p, rows) in enumerate(proposals)
+                        ]
+                else:
+                    with watch("instclip"):
+                        tokens = self._model.instclip(batch, proposals.mask_logits)
+                    seen = [_row(proposals, tokens, i) for i in range(len(cameras))]
+                for camera, instances in zip(cameras, seen, strict=True):
+                    frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())
+        return {camera: frames[camera] for camera in images}
+
+    def _network_input(self, images: Sequence[Image]) -> Tensor:
+        """Pictures of one network size to (B, 3, h, w) float, RGB, 0-255, on the device."""
+        height, width = network_size(images[0].shape[0], images[0].shape[1], self.config)
+        stack = np.empty((len(images), height, width, 3), np.uint8)
+        for i, image in enumerate(images):
+            shrinks = height < image.shape[0]
+            cv2.resize(image, (width, height), dst=stack[i], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2).float()
+
+    def _replace_masks(self, proposals: Proposals, index: int, given: NDArray[np.bool_]) -> tuple[Proposals, Tensor]:
+        """The proposals of one image with their masks replaced, and the rows whose queries they took."""
+        logits = proposals.mask_logits[index]
+        wanted = torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
+        wanted = F.interpolate(wanted, logits.shape[-2:], mode="area")[0] > 0.5 if len(given) else logits[:0] > 0
+        rows = (_overlaps(wanted, logits > 0)).argmax(1) if len(given) else wanted.new_zeros(0, dtype=torch.int64)
+        sharp = torch.where(wanted, _CERTAIN, -_CERTAIN)[None]
+        replaced = Proposals(proposals.queries[index, rows][None], torch.ones(1, len(rows), device=self.device), sharp)
+        return replaced, rows[None]
+
+    def _answer(
+        self, camera: str, image: Image, seen: InstanceTokens, settings: Settings, active: _Active, watch: _Stopwatch
+    ) -> TrackedFrame:
+        """Tracks one camera's proposals and publishes them."""
+        height, width = image.shape[:2]
+        with watch("association"):
+            state = self._camera(camera, settings)
+            objectness = rank_score(seen.proposals)[0]
+            if settings.life_cycle == "managed" and settings.duplicate_threshold < 1:
+                objectness = drop_duplicates(objectness, seen.proposals.mask_logits[0] > 0, settings.duplicate_threshold)
+            detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness.float().cpu().numpy())
+            tracks = state.tracker.update(detection)
+            state.frames += 1
+            published = self._publish(tracks, settings, active.encoded)
+        with watch("masks"):
+            rows = [track.proposal for track, *_ in published if track.proposal is not None]
+            shapes = self._full_masks(seen.proposals.mask_logits[0, rows], height, width)
+            encoded = dict(zip(rows, rle.encode_many(shapes), strict=True))
+            nothing = rle.empty(height, width)
+        frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
+        for track, best, score, scores in published:
+            mask = encoded.get(track.proposal, nothing) if track.proposal is not None else nothing
+            frame.instances.append(
+                TrackedInstance(
+                    track_id=track.id,
+                    state=track.state,
+                    age=track.age,
+                    frames_since_seen=track.frames_since_seen,
+                    label_value=(track.id - 1) % _LABELS + 1,
+                    class_index=best,
+                    class_name=active.encoded.names[best] if best >= 0 else "",
+                    score=score,
+                    objectness=track.objectness,
+                    box=rle.box(mask),
+                    rle=mask,
+                    class_scores=scores if settings.class_scores else None,
+                )
+            )
+        frame.timings = watch.seconds
+        return frame
+
+    def _camera(self, name: str, settings: Settings) -> _Camera:
+        """The camera's state, made at its first frame and made anew when the life cycle changes."""
+        gates = Gates(
+            settings.objectness_threshold, settings.keep_threshold, settings.match_threshold, settings.max_coast
+        )
+        state = self._cameras.get(name)
+        if state is None or state.life_cycle != settings.life_cycle:
+            kind = ManagedTracker if settings.life_cycle == "managed" else SlotTracker
+            state = _Camera(kind(self._model.rollout, self._ids, gates), settings.life_cycle)
+            self._cameras[name] = state
+        state.tracker.gates = gates
+        return state
+
+    def _publish(
+        self, tracks: Sequence[Track], settings: Settings, words: EncodedVocabulary
+    ) -> list[tuple[Track, int, float, NDArray[np.float32] | None]]:
+        """Names the tracks and keeps those above the score threshold: (track, class index, score, class scores)."""
+        if not tracks:
+            return []
+        named: list[tuple[Track, int, float, NDArray[np.float32] | None]]
+        if words.names:
+            tokens = torch.stack([track.mean_token for track in tracks])
+            negatives = words.negatives if settings.negatives else None
+            scores = class_scores(tokens, words.embeddings, negatives, self._model.instclip.clip.logit_scale)
+            table = scores.float().cpu().numpy()
+            best = table.argmax(1)
+            named = [
+                (track, int(k), float(row[k]) * track.objectness, row) for track, k, row in zip(tracks, best, table, strict=True)
+            ]
+        else:
+            named = [(track, -1, track.objectness, None) for track in tracks]
+        kept = [entry for entry in named if entry[2] >= settings.score_threshold]
+        kept.sort(key=lambda entry: -entry[2])
+        kept = kept[: settings.max_instances]
+        kept.sort(key=lambda entry: entry[0].id)
+        return kept
+
+    def _full_masks(self, logits: Tensor, height: int, width: int) -> NDArray[np.bool_]:
+        """(n, h, w) logits of kept instances to (n, H, W) bool at the image's size."""
+        if not len(logits):
+            return np.zeros((0, height, width), np.bool_)
+        full = F.interpolate(logits[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
+        return (full > 0).cpu().numpy()
+
+
+class _Stopwatch:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def copy(self) -> _Stopwatch:
+        """Another one that goes on from here."""
+        other = _Stopwatch()
+        other.seconds = dict(self.seconds)
+        return other
+
+
+def find_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that exists.
+
+    Raises:
+        InstformerError: it does not.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InstformerError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InstformerError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InstformerError(f"device '{name}' does not exist, this machine has {count} CUDA devices; use auto or cpu")
+    return device
+
+
+def network_size(height: int, width: int, config: ModelConfig) -> tuple[int, int]:
+    """Size at which the network sees a picture: short side as configured unless the long one grows too long.
+
+    Rounded to multiples of the masks' stride, so that mask pixels tile the picture.
+    """
+    scale = min(config.short_side / min(height, width), config.long_side / max(height, width))
+    return tuple(max(1, round(side * scale / MASK_STRIDE)) * MASK_STRIDE for side in (height, width))  # type: ignore[return-value]
+
+
+def drop_duplicates(scores: Tensor, masks: Tensor, threshold: float) -> Tensor:
+    """Zeroes the score of each proposal whose mask overlaps a better one's.
+
+    Args:
+        scores: (N,) in [0, 1].
+        masks: (N, h, w) bool.
+        threshold: least IoU of two proposals for one object.
+    """
+    order = scores.argsort(descending=True)
+    overlap = (_overlaps(masks, masks) >= threshold)[order][:, order].cpu().numpy()
+    kept = np.ones(len(overlap), bool)
+    for row in range(len(overlap)):
+        if kept[row]:
+            kept[row + 1 :] &= ~overlap[row, row + 1 :]
+    result = scores.clone()
+    result[order[torch.from_numpy(~kept).to(order.device)]] = 0
+    return result
+
+
+def _overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of all pairs of (M, h, w) and (N, h, w) bool masks -> (M, N); 0 for two empty ones."""
+    a, b = first.flatten(1).float(), second.flatten(1).float()
+    common = a @ b.t()
+    union = a.sum(1)[:, None] + b.sum(1)[None] - common
+    return common / union.clamp(min=1)
+
+
+def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:
+    """One image out of a batch."""
+    one = slice(index, index + 1)
+    return InstanceTokens(
+        Proposals(proposals.queries[one], proposals.objectness[one], proposals.mask_logits[one]), tokens[one]
+    )
+
+
+def _check_image(camera: str, image: Image) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InstformerError(f"image of camera '{camera}' is {form}; give RGB uint8 (H, W, 3)")
+    if not (0 < image.shape[0] <= _LARGEST and 0 < image.shape[1] <= _LARGEST):
+        raise InstformerError(
+            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {_LARGEST} a side"
+        )

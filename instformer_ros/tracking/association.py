@@ -1,0 +1,29 @@
+"""Association of predicted tokens with those of a frame (paper Sec. 4.3): cosine similarity and Hungarian matching."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cosine_similarity(predicted: Tensor, tokens: Tensor) -> NDArray[np.float64]:
+    """Cosine of every pair: (K, W) and (N, W) -> (K, N) in [-1, 1], on the CPU."""
+    similarity = F.normalize(predicted, dim=-1) @ F.normalize(tokens, dim=-1).t()
+    return similarity.double().cpu().numpy()
+
+
+def assign(similarity: NDArray[np.float64], least: float = -np.inf) -> list[tuple[int, int]]:
+    """The one-to-one assignment of greatest total similarity, less the pairs below ``least``.
+
+    Args:
+        similarity: (K, N), finite.
+        least: match gate; a pair below it is given up after the assignment.
+
+    Returns:
+        (row, column) pairs by ascending row, at most min(K, N) of them
+    """
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if similarity[r, c] >= least]

@@ -1,0 +1,102 @@
+"""Our checkpoint: one safetensors file whose header holds the model's config and the licences of its parts.
+
+Nothing in it is ever executed: safetensors holds arrays and text alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from instformer_ros.model.config import ModelConfig
+from instformer_ros.model.instformer import InstFormer
+from instformer_ros.structures import InstformerError
+
+FORMAT = "instformer_ros/1"
+_SHOWN = 3  # keys named in an error
+
+
+def save(model: InstFormer, path: Path, licences: Mapping[str, str], notes: Mapping[str, str] | None = None) -> None:
+    """Writes a checkpoint, its arrays rounded to half precision.
+
+    Args:
+        model: the network; its config goes into the header.
+        path: the file to write; replaced whole or not at all.
+        licences: part ("proposals", "clip", …) to the licence of its weights.
+        notes: anything worth keeping about how it was made.
+    """
+    tensors = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+    }
+    header = {
+        "format": FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "licences": json.dumps(dict(licences)),
+        "notes": json.dumps(dict(notes or {})),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, header)
+    partial.replace(path)
+
+
+def read_header(path: Path) -> dict[str, object]:
+    """The header of a checkpoint: ``config``, ``licences`` and ``notes`` as dictionaries.
+
+    Raises:
+        InstformerError: the file is missing, truncated, or no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise InstformerError(f"checkpoint {path} does not exist; give 'toyvis' or the path of a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InstformerError(
+            f"checkpoint {path} is truncated or no safetensors file ({error}); copy or build it again"
+        ) from error
+    if header.get("format") != FORMAT:
+        found = f"format '{header['format']}'" if "format" in header else "no format of ours"
+        raise InstformerError(f"checkpoint {path} has {found}, not '{FORMAT}'; build one with this version")
+    try:
+        parsed = {key: json.loads(header[key]) for key in ("config", "licences", "notes")}
+    except (KeyError, ValueError) as error:
+        raise InstformerError(f"checkpoint {path}: its header is damaged ({error}); copy or build it again") from error
+    return parsed
+
+
+def load(path: Path) -> InstFormer:
+    """Builds the network of a checkpoint, in float32 on the CPU, ready for inference.
+
+    Raises:
+        InstformerError: what :func:`read_header` raises; or keys are missing, unexpected, of a wrong shape or not
+            finite, which are named.
+    """
+    config = read_header(path)["config"]
+    if not isinstance(config, dict):
+        raise InstformerError(f"checkpoint {path}: its config is no dictionary; copy or build it again")
+    model = InstFormer(ModelConfig.from_dict(config))
+    expected = model.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise InstformerError(f"checkpoint {path} is truncated ({error}); copy or build it again") from error
+    _check(path, "lacks", [k for k in expected if k not in tensors])
+    _check(path, "has the unexpected", [k for k in tensors if k not in expected])
+    _check(path, "has a wrong shape for", [k for k, v in tensors.items() if v.shape != expected[k].shape])
+    _check(path, "has values that are not finite in", [k for k, v in tensors.items() if not torch.isfinite(v).all()])
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False)
+
+
+def _check(path: Path, problem: str, keys: list[str]) -> None:
+    if keys:
+        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        raise InstformerError(f"checkpoint {path} {problem} {', '.join(keys[:_SHOWN])}{more}; copy or build it again")
