@@ -57,21 +57,21 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
     if height * width == 0:
         return np.zeros((height, width), np.bool_)
     try:
-        return cast("NDArray[np.bool_]", coco.decode(_bytes(rle)).view(np.bool_))
+        return cast("NDArray[np.bool_]", coco.decode(rle).view(np.bool_))
     except (ValueError, TypeError) as error:
         raise InstformerError(f"mask of {height}x{width}: its run lengths are damaged; write the file anew") from error
 
 
 def area(rle: Rle) -> int:
     """Pixels set."""
-    return int(coco.area(_bytes(rle))) if rle["counts"] else 0
+    return int(coco.area(rle)) if rle["counts"] else 0
 
 
 def box(rle: Rle) -> tuple[int, int, int, int]:
     """The tight box around the mask: x, y, width, height in pixels; zeros for an empty mask."""
     if not area(rle):
         return 0, 0, 0, 0
-    x, y, width, height = (int(v) for v in coco.toBbox(_bytes(rle)))
+    x, y, width, height = (int(v) for v in coco.toBbox(rle))
     return x, y, width, height
 
 
@@ -94,8 +94,3 @@ def label_image(rles: Sequence[Rle], values: Sequence[int], height: int, width: 
         if w:
             labels[y : y + h, x : x + w][decode(rle)[y : y + h, x : x + w]] = value
     return labels
-
-
-def _bytes(rle: Rle) -> Rle:
-    counts = rle["counts"]
-    return rle if isinstance(counts, bytes) else Rle(size=rle["size"], counts=str(counts).encode("ascii"))

@@ -12,6 +12,7 @@ import pytest
 from instformer_ros.data import toyvis
 from instformer_ros.data.sprites import INNER, OUTER, Pose, paint, random_look
 from instformer_ros.data.toynames import COLOURS, SHAPES, TEXTURES
+from instformer_ros.data.toypaths import Path, _occlusion_holds
 from instformer_ros.data.toyvis import ALL_NAMES, SPLITS, ToyVideo, class_names, labelled_frame, scene, split_of
 from instformer_ros.structures import InstformerError
 
@@ -206,6 +207,28 @@ def test_many_plans_hold_their_promises() -> None:
     assert min(diameters) >= 24
     assert max(diameters) <= 96
     assert returned > 40, "exits with re-entries in some"
+
+
+@pytest.mark.parametrize(
+    ("offset", "holds"),
+    [
+        (np.abs(np.arange(-12, 12)) * 8.0 * (np.abs(np.arange(-12, 12)) > 1), True),  # three frames behind the centre
+        (np.abs(np.arange(-12, 12)) * 40.0, False),  # behind it for one frame only
+        (np.full(24, 0.0), False),  # never in sight
+        (np.full(24, 70.0), False),  # never behind
+        (np.where(np.arange(24) < 12, 70.0, 0.0), False),  # does not come out again
+        (np.where((np.arange(24) > 9) & (np.arange(24) < 14), 36.0, 70.0), False),  # behind, but peeping out
+    ],
+)
+def test_what_counts_as_a_full_occlusion(offset: np.ndarray, holds: bool) -> None:
+    rng, still = np.random.default_rng(0), np.zeros(24)
+    looks = [random_look(rng, "red plain star"), random_look(rng, "blue plain circle")]
+    front = Path(still + 128, still + 96, still + 90, still, still)
+    behind = Path(front.x + offset, front.y, still + 30, still, still)
+    assert _occlusion_holds(looks, [behind, front], 0, 1, np.zeros((24, 2))) is holds
+    outside = np.zeros((24, 2))
+    outside[10:15] = 300.0  # the camera looks elsewhere while it happens
+    assert not _occlusion_holds(looks, [behind, front], 0, 1, outside), "hidden outside the picture is no occlusion"
 
 
 def test_frames_do_not_depend_on_the_order_of_asking() -> None:
