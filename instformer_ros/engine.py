@@ -36,7 +36,6 @@ from instformer_ros.structures import (
     Proposals,
     TrackedFrame,
     TrackedInstance,
-    TrackState,
     Vocabulary,
 )
 from instformer_ros.text_cache import TextCache
@@ -99,13 +98,20 @@ class Engine:
         self._active = _Active(Vocabulary(), self.encode_vocabulary(()))
 
     @classmethod
-    def load(cls, model: str | Path = "toyvis", device: str = "auto", settings: Settings | None = None) -> Engine:
+    def load(
+        cls,
+        model: str | Path = "toyvis",
+        device: str = "auto",
+        settings: Settings | None = None,
+        untrained: bool = False,
+    ) -> Engine:
         """Loads a checkpoint.
 
         Args:
             model: name of an embedded checkpoint, or the path of one.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             settings: thresholds and the like.
+            untrained: random weights (seed 0) of the checkpoint's configuration in place of its own, to compare with.
 
         Raises:
             InstformerError: no such model or device, or the file is foreign or damaged.
@@ -113,7 +119,11 @@ class Engine:
         where = find_device(device)
         is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
         path = model_path(model) if is_name else Path(model)  # type: ignore[arg-type]
-        return cls(checkpoint.load(path), where, settings)
+        network = checkpoint.load(path)
+        if untrained:
+            torch.manual_seed(0)
+            network = InstFormer(network.config)
+        return cls(network, where, settings)
 
     @property
     def config(self) -> ModelConfig:
@@ -171,7 +181,9 @@ class Engine:
         """
         return self._run(images, None)
 
-    def step_with_masks(self, images: Mapping[str, Image], masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, TrackedFrame]:
+    def step_with_masks(
+        self, images: Mapping[str, Image], masks: Mapping[str, NDArray[np.bool_]]
+    ) -> dict[str, TrackedFrame]:
         """As :meth:`step`, with the masks given (ground truth, say) in place of the proposed ones.
 
         Args:
@@ -198,7 +210,9 @@ class Engine:
 
     # -- one frame, from top to bottom --------------------------------------------------------------------------------
 
-    def _run(self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None) -> dict[str, TrackedFrame]:
+    def _run(
+        self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None
+    ) -> dict[str, TrackedFrame]:
         for camera, image in images.items():
             _check_image(camera, image)
         settings, active = self.settings, self._active  # one of each for the whole frame
@@ -234,7 +248,9 @@ class Engine:
         stack = np.empty((len(images), height, width, 3), np.uint8)
         for i, image in enumerate(images):
             shrinks = height < image.shape[0]
-            cv2.resize(image, (width, height), dst=stack[i], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            cv2.resize(
+                image, (width, height), dst=stack[i], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            )
         return torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2).float()
 
     def _replace_masks(self, proposals: Proposals, index: int, given: NDArray[np.bool_]) -> tuple[Proposals, Tensor]:
@@ -256,7 +272,9 @@ class Engine:
             state = self._camera(camera, settings)
             objectness = rank_score(seen.proposals)[0]
             if settings.life_cycle == "managed" and settings.duplicate_threshold < 1:
-                objectness = drop_duplicates(objectness, seen.proposals.mask_logits[0] > 0, settings.duplicate_threshold)
+                objectness = drop_duplicates(
+                    objectness, seen.proposals.mask_logits[0] > 0, settings.duplicate_threshold
+                )
             detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness.float().cpu().numpy())
             tracks = state.tracker.update(detection)
             state.frames += 1
@@ -315,7 +333,8 @@ class Engine:
             table = scores.float().cpu().numpy()
             best = table.argmax(1)
             named = [
-                (track, int(k), float(row[k]) * track.objectness, row) for track, k, row in zip(tracks, best, table, strict=True)
+                (track, int(k), float(row[k]) * track.objectness, row)
+                for track, k, row in zip(tracks, best, table, strict=True)
             ]
         else:
             named = [(track, -1, track.objectness, None) for track in tracks]

@@ -35,10 +35,14 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
             quick_gelu=config.quick_gelu,
         )
     except (KeyError, TypeError) as error:
-        raise InstformerError(f"CLIP config of '{config.architecture}': {error}; give an open_clip model config") from error
+        raise InstformerError(
+            f"CLIP config of '{config.architecture}': {error}; give an open_clip model config"
+        ) from error
     visual = clip.visual
     if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.pool_type != "tok":
-        raise InstformerError(f"CLIP '{config.architecture}' is no ViT with a class token; InstCLIP needs one, e.g. ViT-B-32")
+        raise InstformerError(
+            f"CLIP '{config.architecture}' is no ViT with a class token; InstCLIP needs one, e.g. ViT-B-32"
+        )
     return clip
 
 

@@ -110,7 +110,9 @@ class ModelConfig:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InstformerError(f"model config: {error}; rebuild the checkpoint with this version") from error
         if config.instclip.guidance not in get_args(Guidance):
-            raise InstformerError(f"model config: guidance '{config.instclip.guidance}'; use one of {get_args(Guidance)}")
+            raise InstformerError(
+                f"model config: guidance '{config.instclip.guidance}'; use one of {get_args(Guidance)}"
+            )
         if config.rollout.kind not in get_args(Rollout):
             raise InstformerError(f"model config: rollout '{config.rollout.kind}'; use one of {get_args(Rollout)}")
         return config

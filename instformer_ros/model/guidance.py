@@ -43,7 +43,7 @@ def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config
 
 
 def guidance_matrix(bias: Tensor, register_visible: bool) -> Tensor:
-    """The whole matrix M for tokens [R | I_1..I_N | patches]: rows attend to columns, the same for every head and layer.
+    """The whole matrix M for tokens [R | I_1..I_N | patches]: rows attend to columns, alike in every head and layer.
 
     Args:
         bias: (B, N, P) as :func:`guidance_bias` gives it.

@@ -1,13 +1,14 @@
 """InstCLIP: one pass of CLIP's vision transformer gives a token for every instance (paper Sec. 4.2).
 
 Tokens are [R | I_1..I_N | patches]. Patches and the register never see instances, so the network splits into a context
-stream (R and patches: CLIP as it is) and an instance stream that reads from it, exactly and at less cost. The one masked
-attention over all tokens (paper Eq. 3) is kept beside it as the reference: ``streams=False``.
+stream (R and patches: CLIP as it is) and an instance stream that reads from it, exactly and at less cost. The one
+masked attention over all tokens (paper Eq. 3) is kept beside it as the reference: ``streams=False``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class InstClip(nn.Module):
     def __init__(self, clip_config: ClipConfig, config: InstClipConfig, instances: int) -> None:
         super().__init__()
         self.config = config
-        self.clip = build_clip(clip_config)
+        self.clip: Any = build_clip(clip_config)
         self.clip.requires_grad_(False)
         self.embed_dim: int = self.visual.proj.shape[1]
         self.patch: int = self.visual.patch_size[0]
@@ -52,13 +53,13 @@ class InstClip(nn.Module):
         self.reset_tokens()
 
     @property
-    def visual(self) -> nn.Module:
+    def visual(self) -> Any:
         """open_clip's vision transformer."""
         return self.clip.visual
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        """Its residual attention blocks."""
+    def blocks(self) -> Any:
+        """Its residual attention blocks, a ``ModuleList``."""
         return self.clip.visual.transformer.resblocks
 
     @torch.no_grad()
@@ -72,7 +73,7 @@ class InstClip(nn.Module):
     def merge_lora(self) -> None:
         """Folds the adapters into CLIP's weights, for inference."""
         for block, lora in zip(self.blocks, self.lora, strict=True):
-            block.attn.in_proj_weight.copy_(lora.adapt(block.attn.in_proj_weight))
+            block.attn.in_proj_weight.copy_(cast(Lora, lora).adapt(block.attn.in_proj_weight))
         self.lora = nn.ModuleList()
 
     def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
@@ -122,7 +123,9 @@ class InstClip(nn.Module):
     def _weights(self) -> list[Tensor]:
         """The packed [q; k; v] weights of all layers, adapted where there are adapters."""
         weights = [block.attn.in_proj_weight for block in self.blocks]
-        return [lora.adapt(w) for lora, w in zip(self.lora, weights, strict=True)] if len(self.lora) else weights
+        if not len(self.lora):
+            return weights
+        return [cast(Lora, lora).adapt(w) for lora, w in zip(self.lora, weights, strict=True)]
 
     def _two_streams(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         instances = tokens.shape[1]
@@ -149,21 +152,21 @@ class InstClip(nn.Module):
         return torch.cat([x[:, :1], x[:, 1 + instances :]], 1), x[:, 1 : 1 + instances]
 
 
-def _project(block: nn.Module, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(block: Any, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pre-norm and projection of one block, each (B, heads, tokens, D / heads)."""
     packed = F.linear(block.ln_1(x), weight, block.attn.in_proj_bias)
     q, k, v = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
 
 
-def _finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """Output projection, residual and feed-forward network of one block."""
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def resize_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Position embeddings of the patches, (h * w, D) of the native grid to (H * W, D); bicubic, identity where equal."""
+    """Position embeddings of the patches, (h * w, D) of the native grid to (H * W, D); bicubic, identity if equal."""
     if tuple(native) == tuple(grid):
         return positions
     table = positions.t().unflatten(1, tuple(native))[None]

@@ -42,15 +42,13 @@ class PixelDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(inputs, width, 1), nn.GroupNorm(GROUPS, width)) for inputs in channels[:0:-1]
         )
         self.level_embed = nn.Parameter(torch.randn(len(self.input_proj), width))
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, len(self.input_proj)) for _ in range(config.encoder_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config, len(self.input_proj)) for _ in range(config.encoder_layers))
         self.lateral = nn.Sequential(nn.Conv2d(channels[0], width, 1, bias=False), nn.GroupNorm(GROUPS, width))
         self.smooth = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.GroupNorm(GROUPS, width))
         self.mask_features = nn.Conv2d(width, width, 1)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Four maps of stride 4, 8, 16, 32 to (mask features (B, C, H/4, W/4), memories [(B, C, h, w)], coarse first)."""
+        """Four maps of stride 4 to 32 -> mask features (B, C, H/4, W/4) and memories [(B, C, h, w)], coarse first."""
         maps = [project(x) for project, x in zip(self.input_proj, reversed(features[1:]), strict=True)]
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
         position = torch.cat(

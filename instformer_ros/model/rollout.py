@@ -40,9 +40,10 @@ class RolloutTracker(nn.Module):
         self.width = width
         if config.kind == "rnn":
             self.rnn = nn.RNN(width, width, batch_first=True)
-            for name, parameter in self.rnn.named_parameters():
-                (nn.init.eye_ if name == "weight_ih_l0" else nn.init.zeros_)(parameter)
-            self.rnn.weight_ih_l0.data.mul_(IDENTITY)
+            for parameter in self.rnn.parameters():
+                nn.init.zeros_(parameter)
+            with torch.no_grad():
+                self.rnn.get_parameter("weight_ih_l0").copy_(IDENTITY * torch.eye(width))
         elif config.kind == "linear":
             self.linear = nn.Linear(width, width)
             nn.init.eye_(self.linear.weight)

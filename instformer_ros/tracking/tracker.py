@@ -81,7 +81,8 @@ class Tracker(ABC):
         """New tracks, not yet tied to a proposal."""
         state = self._rollout.initial_state(count)
         tracks = [
-            Track(next(self._ids), predicted=state[i], hidden=state[i], token_sum=torch.zeros(0), age=1) for i in range(count)
+            Track(next(self._ids), predicted=state[i], hidden=state[i], token_sum=torch.zeros(0), age=1)
+            for i in range(count)
         ]
         self.tracks += tracks
         return tracks

@@ -63,13 +63,18 @@ def _prefetch(source: BatchSource, first: int, steps: int, workers: int) -> Iter
     sampler = range(first, steps)
     return iter(
         DataLoader(
-            _Batches(source, steps), batch_size=None, sampler=sampler, num_workers=workers,
+            _Batches(source, steps),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
     )
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, scaled: dict[str, float] | None = None) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, scaled: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
     """AdamW groups of all trainable parameters: no decay on vectors; ``scaled`` maps name prefixes to rate factors."""
     groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
@@ -131,7 +136,9 @@ def run_stage(
             group["lr"] = schedule.learning_rate * group["factor"] * schedule.factor(step)
         losses = compute(batch, step)
         if not torch.isfinite(losses["loss"]):
-            raise InstformerError(f"{name}: the loss is {losses['loss'].item()} at step {step}; lower the learning rate")
+            raise InstformerError(
+                f"{name}: the loss is {losses['loss'].item()} at step {step}; lower the learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -145,7 +152,9 @@ def run_stage(
             means = {key: round(value / count, 5) for key, value in sums.items()}
             bar.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             with log_file.open("a") as log:
-                log.write(json.dumps({"step": step + 1, "seconds": round(time.monotonic() - started, 1), **means}) + "\n")
+                log.write(
+                    json.dumps({"step": step + 1, "seconds": round(time.monotonic() - started, 1), **means}) + "\n"
+                )
             sums.clear()
         if (step + 1) % save_every == 0 or step + 1 == last:
             _save(state_file, module, optimizer, step + 1)

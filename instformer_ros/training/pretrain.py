@@ -1,7 +1,7 @@
 """Image-text pre-training of the small CLIP (Radford et al. 2021) on ToyVIS's captioned scenes.
 
-CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96, each with the position embeddings of a random
-place in the frame, costs a fifth and still teaches every position.
+CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96, each with the position embeddings of a
+random place in the frame, costs a fifth and still teaches every position.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Scenes:
     objects: list[tuple[str, ...]]
 
 
-def _make_chunk(seed: int, index: int, count: int, classes: tuple[str, ...]) -> list[tuple[NDArray[np.uint8], str, tuple[str, ...]]]:
+def _make_chunk(
+    seed: int, index: int, count: int, classes: tuple[str, ...]
+) -> list[tuple[NDArray[np.uint8], str, tuple[str, ...]]]:
     rng = np.random.default_rng([seed, index])
     return [toyvis.scene(rng, classes, (SIDE, SIDE)) for _ in range(count)]
 
@@ -81,7 +83,7 @@ class SceneBatches:
         shown = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the objects in each image
         said = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the mentions in each caption
         for row, pick in enumerate(picks):
-            image = np.rot90(self._scenes.images[pick], rng.integers(4))
+            image = np.rot90(self._scenes.images[pick], int(rng.integers(4)))
             images[row] = image[:, ::-1] if rng.random() < 0.5 else image
             caption = self._scenes.captions[pick]
             for slot, name in enumerate(self._scenes.objects[pick]):
@@ -157,7 +159,8 @@ def pretrain_losses(instclip: InstClip, batch: SceneBatch) -> Losses:
     rows, columns = instclip.visual.grid_size
     side = SIDE // instclip.patch
     corners = torch.stack(
-        [torch.randint(rows - side + 1, (len(batch.images),)), torch.randint(columns - side + 1, (len(batch.images),))], 1
+        [torch.randint(rows - side + 1, (len(batch.images),)), torch.randint(columns - side + 1, (len(batch.images),))],
+        1,
     )
     images = encode_windows(instclip, batch.images.to(device), corners.to(device))
     texts = clip.encode_text(batch.tokens.to(device))

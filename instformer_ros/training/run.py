@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from instformer_ros.data import toyvis
+from instformer_ros.engine import find_device
 from instformer_ros.model.clip import Tokenizer, tokens_of
 from instformer_ros.model.config import toyvis_config
 from instformer_ros.model.instformer import InstFormer
-from instformer_ros.model.vocabulary import PROMPTS
+from instformer_ros.model.vocabulary import PROMPTS, TextEncoder
+from instformer_ros.structures import InstformerError
+from instformer_ros.training.curves import plot_curves
 from instformer_ros.training.loop import Schedule, run_stage
-from instformer_ros.training.pretrain import Scenes, SceneBatches, initialise_clip, make_scenes, pretrain_losses
+from instformer_ros.training.pretrain import SceneBatches, Scenes, initialise_clip, make_scenes, pretrain_losses
 from instformer_ros.training.runtime import autocast, keep_memory
+from instformer_ros.training.stage1 import FrameBatches, Stage1, Stage1Options
+from instformer_ros.training.stage2 import ClipBatches, Stage2, extract
+from instformer_ros.weights import checkpoint
+
+SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
+BASE = toyvis.class_names("base")  # what stages 1 and 2 may see
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything. ``smoke`` runs the whole way in about a minute, to see that it runs."""
+    """How much of everything."""
 
     scenes: int = 40_000
     pretrain_steps: int = 1000
     pretrain_batch: int = 256
+    stage1_steps: int = 6000
+    stage1_batch: int = 8
+    stage1_points: int = 1024
+    instclip_images: int = 2  # of a stage-1 batch: InstCLIP converges sooner than the masks and costs more
+    instclip_from: int = 1500
+    stage2_videos: int = 80
+    stage2_steps: int = 600
+    stage2_batch: int = 16
 
 
-SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the pre-training may see
+SMOKE = Plan(
+    scenes=1000, pretrain_steps=12, pretrain_batch=64, stage1_steps=24, stage1_batch=4, stage1_points=256,
+    instclip_images=1, instclip_from=12, stage2_videos=2, stage2_steps=12, stage2_batch=4,
+)  # fmt: skip
 
 
 def build(scenes: Scenes, seed: int) -> InstFormer:
@@ -41,9 +62,10 @@ def build(scenes: Scenes, seed: int) -> InstFormer:
     return model
 
 
-def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: Path, device: torch.device) -> None:
+def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: Path) -> None:
     """Image-text pre-training of the CLIP half."""
     instclip = model.instclip
+    device = instclip.pixel_mean.device
     tokenizer = Tokenizer(model.config.clip, instclip.clip.context_length)
     batches = SceneBatches(scenes, tokenizer, plan.pretrain_batch, seed)
 
@@ -58,21 +80,88 @@ def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: P
     instclip.reset_tokens()
 
 
+def stage1(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
+    """Proposals and InstCLIP's adapters, on base objects."""
+    device = model.instclip.pixel_mean.device
+    texts = TextEncoder(model.instclip, model.config.clip)(BASE).clone()
+    options = Stage1Options(
+        points=plan.stage1_points, instclip_images=plan.instclip_images, instclip_from=plan.instclip_from
+    )
+    stage = Stage1(model, texts, options).to(device)
+    batches = FrameBatches(plan.stage1_batch, seed, BASE)
+    schedule = Schedule(plan.stage1_steps, 5e-4, warmup=min(200, plan.stage1_steps // 5), clip=0.1)
+    model.rollout.requires_grad_(False)
+    run_stage("stage1", stage, batches, stage, schedule, folder)
+    model.rollout.requires_grad_(True)
+
+
+def stage2(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
+    """The rollout tracker."""
+    device = model.instclip.pixel_mean.device
+    videos = extract(model, plan.stage2_videos, seed, BASE, device)
+    stage = Stage2(model.rollout)
+    schedule = Schedule(plan.stage2_steps, 1e-3, warmup=min(50, plan.stage2_steps // 5), clip=1.0)
+    run_stage("stage2", stage, ClipBatches(videos, plan.stage2_batch, seed), stage, schedule, folder, workers=0)
+
+
+def train_toyvis(plan: Plan, seed: int, folder: Path, device: torch.device) -> Path:
+    """All stages; those that ended in an earlier run are loaded. Returns the checkpoint's path.
+
+    Raises:
+        InstformerError: ``folder`` holds the progress of another plan or seed.
+    """
+    _claim(folder, plan, seed)
+    scenes = make_scenes(seed, plan.scenes, SEEN)
+    model = build(scenes, seed).to(device)
+    pretrain(model, scenes, plan, seed, folder)
+    stage1(model, plan, seed, folder)
+    stage2(model, plan, seed, folder)
+    path = folder / "toyvis.safetensors"
+    notes = {"seed": str(seed), "plan": json.dumps(asdict(plan)), "data": "ToyVIS, generated"}
+    checkpoint.save(model, path, dict.fromkeys(("proposals", "clip", "instclip", "rollout"), "Apache-2.0"), notes)
+    plot_curves(folder)
+    return path
+
+
+def _claim(folder: Path, plan: Plan, seed: int) -> None:
+    """Notes what is being trained in ``folder``, or checks that it is the same."""
+    file = folder / "plan.json"
+    wanted = {"seed": seed, **asdict(plan)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_text(json.dumps(wanted, indent=2) + "\n")
+            return
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InstformerError(f"{file}: {error}; train into another folder") from error
+    if found != wanted:
+        raise InstformerError(f"{folder} holds the progress of another plan or seed; train into another folder")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of ``instformer train``."""
-    parser = argparse.ArgumentParser(prog="instformer train")
-    parser.add_argument("--output", type=Path, default=Path("runs/toyvis"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog="instformer train",
+        description="Trains a model from nothing. Interrupted, the same command goes on where it was.",
+    )
+    parser.add_argument("what", choices=["toyvis"], help="toyvis: the embedded model")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/toyvis"), help="folder of progress and result (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all (%(default)s)")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a minute of each stage's first steps, to see that it runs"
+    )
     arguments = parser.parse_args(argv)
     keep_memory()
-    if arguments.threads:
+    if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
-    device = torch.device("cpu")
-    plan = Plan()
-    scenes = make_scenes(arguments.seed, plan.scenes, SEEN)
-    model = build(scenes, arguments.seed).to(device)
-    pretrain(model, scenes, plan, arguments.seed, arguments.output, device)
+    plan = SMOKE if arguments.smoke else Plan()
+    path = train_toyvis(plan, arguments.seed, arguments.output, find_device(arguments.device))
+    print(f"checkpoint: {path}\ncurves: {path.with_name('curves.png')}")
 
 
 if __name__ == "__main__":
