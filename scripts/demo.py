@@ -322,10 +322,9 @@ def report(job: Job, recorder: Recorder, seconds: float) -> None:
     if not tracks:
         print("no instance passed the score threshold")
     counts = recorder.counts()
-    print(
-        f"\n{counts['sent']} frames sent, {counts['answered']} answered, {counts['dropped']} dropped (a newer one was "
-        f"there), {seconds:.1f} s\n{job.output}/: overlay.mp4, contact_sheet.png, instances.json"
-    )
+    why = " (a newer frame had come)" if counts["dropped"] else ""
+    print(f"\n{counts['sent']} frames sent, {counts['answered']} answered, {counts['dropped']} dropped{why}")
+    print(f"{seconds:.1f} s; see overlay.mp4, contact_sheet.png and instances.json in {job.output}/")
 
 
 def run(job: Job) -> int:
@@ -354,7 +353,8 @@ def run(job: Job) -> int:
         print("interrupted")
         code = 130
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave children behind
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.SIG_IGN)  # a second Ctrl-C must not leave children behind
         seconds = time.monotonic() - began
         demo.stop()
         recorder.camera_sent = max((p.number(r"sent (\d+) images") or 0 for p in demo.processes), default=0)
@@ -375,8 +375,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         job = read_job()
         use_transport_profile()
