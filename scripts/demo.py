@@ -39,7 +39,7 @@ PACKAGE = "instformer_ros"
 DEFAULT_VIDEO = "toyvis:900001"
 IMAGES, OPENVIS = "/camera/image_raw", "/openvis"
 DOMAINS = range(40, 100)  # of those that are safe on any platform, 0-101; low ones are what people use by hand
-START_SECONDS = 180.0  # for the node to load its model and listen; a GPU's first start can be slow
+START_SECONDS = 300.0  # for the node to load its model and listen; a GPU's first start can be slow
 ANSWER_SECONDS = 60.0  # for the answer to the last frame
 STOP_SECONDS = 15.0  # for a process to end by itself after SIGINT
 
@@ -279,8 +279,9 @@ def record(demo: Demo, recorder: Recorder, executor: Executor, progress: Progres
         executor.spin_once(timeout_sec=0.1)
         counts = recorder.counts()
         progress.show(f"frames: {counts['sent']}{total} sent, {counts['answered']} answered")
+        camera_seen = camera_seen or bool(recorder.cameras() or recorder.sent)
         if recorder.cameras():
-            camera_seen, quiet_since = True, time.monotonic()
+            quiet_since = time.monotonic()
             continue
         if (len(recorder.answers), recorder.overlays) != before:
             quiet_since = time.monotonic()

@@ -54,8 +54,9 @@ class Track:
 class Recorder(Node):
     """Counts frames and answers by their stamps, keeps the instances, writes the overlays to a video as they come."""
 
-    def __init__(self, image_topic: str, openvis: str, video: Path, fps: float) -> None:
-        super().__init__("demo_recorder")
+    def __init__(self, image_topic: str, openvis: str, video: Path, fps: float, **node_arguments: Any) -> None:
+        """``image_topic`` is the camera's, ``openvis`` the other node's name; the overlays go to ``video``."""
+        super().__init__("demo_recorder", **node_arguments)
         self.sent: dict[int, int] = {}  # stamp of a frame in nanoseconds -> its number
         self.answers: dict[int, InstanceArray] = {}  # by stamp
         self.camera_sent = 0  # what the camera itself says in the end: frames that did not reach this node count too
