@@ -1,0 +1,149 @@
+"""The command line: ``instformer segment | evaluate | train``.
+
+Only argparse is imported here, so that ``--help`` answers at once; the work lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"instformer: error: {message} (try '{self.prog} --help')\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("instformer: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        from instformer_ros.structures import InstformerError
+
+        if not isinstance(error, InstformerError):
+            raise
+        print(f"instformer: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["train"]:  # has a parser of its own, which brings torch
+        from instformer_ros.training.run import main as train
+
+        train(arguments[1:])
+        return 0
+    options = _parser().parse_args(arguments)
+    return int(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="instformer", description="Open-vocabulary video instance segmentation (InstFormer).")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_segment(commands.add_parser("segment", help="find, name and follow objects in a video"))
+    _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
+    commands.add_parser("train", help="train a model (see 'instformer train --help')", add_help=False)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="toyvis", help="'toyvis' (embedded) or a checkpoint (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Writes tracks.json (YouTube-VIS results), overlay.mp4 and summary.json."
+    parser.add_argument("source", help="video file, folder of pictures, toyvis:SEED or webcam:N")
+    parser.add_argument(
+        "--vocabulary", required=True, metavar='"a, b, c"', help="comma separated words; empty = class-agnostic"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many frames")
+    parser.add_argument("--score-threshold", type=float, metavar="X", help="least score that is published")
+    _add_model(parser)
+    parser.set_defaults(run=_segment)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    toyvis = benchmarks.add_parser("toyvis", help="the generated benchmark")
+    toyvis.description = "AP, HOTA and IDF1 on generated videos that no training has seen, beside chance."
+    toyvis.add_argument(
+        "--split",
+        default="all",
+        choices=("base", "novel", "compositional", "all"),
+        help="classes to score; all = each split, and all of them together (default: %(default)s)",
+    )
+    toyvis.add_argument(
+        "--seed", type=_natural, nargs="+", default=[1], metavar="N", help="one or more; each has its own videos"
+    )
+    toyvis.add_argument(
+        "--videos", type=_positive, default=60, metavar="M", help="for each seed (default: %(default)s)"
+    )
+    toyvis.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    toyvis.add_argument("--parallel", type=_positive, default=1, metavar="N", help="videos in one network pass")
+    toyvis.add_argument(
+        "--life-cycle", default="slots", choices=("slots", "managed"), help="of tracks (default: %(default)s)"
+    )
+    toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
+    _add_model(toyvis)
+    toyvis.set_defaults(run=_evaluate_toyvis)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from instformer_ros.segment import SegmentOptions, format_summary, segment
+
+    summary = segment(
+        SegmentOptions(
+            source=options.source,
+            vocabulary=options.vocabulary,
+            output=options.output,
+            model=options.model,
+            device=options.device,
+            max_frames=options.max_frames,
+            score_threshold=options.score_threshold,
+        )
+    )
+    print(format_summary(summary))
+    return 0
+
+
+def _evaluate_toyvis(options: argparse.Namespace) -> int:
+    from instformer_ros.evaluation.toyvis_command import evaluate_toyvis
+
+    print(evaluate_toyvis(options))
+    return 0
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"'{text}': use a whole number from {least} up")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The work of ``instformer evaluate toyvis``: loads the engine, runs the benchmark, writes the file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from instformer_ros.data.toyvis import SPLITS, ToyVideo
+from instformer_ros.engine import Engine
+from instformer_ros.evaluation.results import write_json
+from instformer_ros.evaluation.toyvis import evaluate, format_table
+from instformer_ros.evaluation.toyvis_run import video_seeds
+from instformer_ros.model.instformer import InstFormer
+from instformer_ros.structures import InstformerError
+
+
+def evaluate_toyvis(options: argparse.Namespace) -> str:
+    """Evaluates as the command line says; returns a table for people.
+
+    Raises:
+        InstformerError: no such model or device, bad numbers, or the file cannot be written.
+    """
+    seeds = list(dict.fromkeys(options.seed))
+    for seed in seeds:
+        video_seeds(seed, options.videos)
+    if options.json is not None:
+        _check_writable(options.json)  # before the long run
+    splits = (*SPLITS, "all") if options.split == "all" else (options.split,)
+    engine = Engine.load(options.model, options.device)
+    if options.untrained:
+        engine = untrained(engine)
+    try:
+        frames = len(seeds) * options.videos * ToyVideo(0).length
+        with tqdm(total=frames, desc="evaluating ToyVIS", unit="frame") as bar:
+            report = evaluate(engine, seeds, options.videos, splits, options.parallel, options.life_cycle, bar.update)
+    finally:
+        engine.close()
+    report["model"] = "untrained" if options.untrained else options.model
+    report["life_cycle"] = options.life_cycle
+    if options.json is not None:
+        write_json(options.json, report)
+    return format_table(report)
+
+
+def untrained(engine: Engine, seed: int = 0) -> Engine:
+    """An engine of the same sizes, words and device with random weights; the one given is closed."""
+    torch.manual_seed(seed)
+    random = Engine(InstFormer(engine.config), engine.device)
+    engine.close()
+    return random
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise InstformerError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(path.name + ".part")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InstformerError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

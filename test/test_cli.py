@@ -1,0 +1,214 @@
+"""The command line: what it writes, and that every bad input is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from oracle_engine import install
+
+from instformer_ros import cli, masks
+from instformer_ros.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    return install(monkeypatch)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Runs a command that must fail; returns its one line."""
+    try:
+        code = cli.main([str(a) for a in arguments])
+    except SystemExit as exit:  # argparse's own way out
+        code = int(exit.code or 0)
+    assert code == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "|" not in line and line.strip()]  # progress bars aside
+    assert out == "" and len(lines) == 1 and lines[0].startswith("instformer: error: "), err
+    return lines[0]
+
+
+def pictures(folder: Path, count: int = 3, width: int = 33, height: int = 21) -> Path:
+    folder.mkdir()
+    for n in range(count):
+        cv2.imwrite(str(folder / f"{n}.png"), np.full((height, width, 3), 40 * n, dtype=np.uint8))
+    return folder
+
+
+# ---- segment ------------------------------------------------------------------------------------------------------
+
+
+def test_segment_writes_three_files(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = pictures(tmp_path / "in"), tmp_path / "deep" / "out"
+    code = cli.main(["segment", str(source), "--vocabulary", "cat, zebra", "--output", str(output)])
+    assert code == 0
+    assert sorted(p.name for p in output.iterdir()) == ["overlay.mp4", "summary.json", "tracks.json"]
+
+    (entry,) = json.loads((output / "tracks.json").read_text())
+    assert (entry["video_id"], entry["category_id"], entry["category_name"], entry["track_id"]) == (1, 1, "cat", 5)
+    assert entry["score"] == pytest.approx(0.75) and len(entry["segmentations"]) == 3
+    decoded = masks.decode(entry["segmentations"][1])
+    assert decoded.shape == (21, 33) and decoded[2:8, 1:7].all() and decoded.sum() == 36
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["frames"], summary["width"], summary["height"]) == (3, 33, 21)
+    assert summary["vocabulary"] == ["cat", "zebra"] and summary["unknown_words"] == ["zebra"]
+    assert set(summary["stages"]) >= {"read", "proposals", "instclip", "draw", "write"}
+    assert summary["stages"]["instclip"]["mean_ms"] == pytest.approx(2.0) and summary["fps"] > 0
+    assert summary["tracks"][0]["first_frame"] == 0 and summary["tracks"][0]["last_frame"] == 2
+
+    out = capsys.readouterr().out
+    assert "cat" in out and "3 frames" in out and "never trained on: zebra" in out
+    assert engine.Engine.closed == 1 and engine.last.settings.class_scores
+
+
+def test_overlay_plays(tmp_path: Path, engine: Any) -> None:
+    source, output = pictures(tmp_path / "in", count=5, width=161, height=121), tmp_path / "out"
+    cli.main(["segment", str(source), "--vocabulary", "cat", "--output", str(output), "--max-frames", "4"])
+    video = cv2.VideoCapture(str(output / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(30)
+    frames = []
+    while True:
+        ok, frame = video.read()
+        if not ok:
+            break
+        frames.append(frame)
+    assert len(frames) == 4 and frames[0].shape == (122, 162, 3)  # odd sides are made even
+    assert frames[3].mean() > frames[0].mean() + 60  # the pictures grow lighter
+    assert len(json.loads((output / "tracks.json").read_text())[0]["segmentations"]) == 4
+
+
+def test_segment_without_words_is_class_agnostic(tmp_path: Path, engine: Any) -> None:
+    cli.main(["segment", str(pictures(tmp_path / "in")), "--vocabulary", "", "--output", str(tmp_path / "out")])
+    (entry,) = json.loads((tmp_path / "out" / "tracks.json").read_text())
+    assert entry["category_name"] == "object" and entry["score"] == pytest.approx(0.75)
+
+
+def test_segment_bad_inputs(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = pictures(tmp_path / "in"), tmp_path / "out"
+    good = ["segment", source, "--vocabulary", "cat", "--output", output]
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "not.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    mixed = pictures(tmp_path / "mixed", 2)
+    cv2.imwrite(str(mixed / "9.png"), np.zeros((5, 5, 3), dtype=np.uint8))
+    torn = pictures(tmp_path / "torn", 2)
+    (torn / "9.png").write_bytes(b"\x89PNG\r\n")
+    for arguments, words in (
+        (["segment", tmp_path / "nothing", *good[2:]], "nothing"),
+        (["segment", tmp_path / "not.mp4", *good[2:]], "not.mp4"),
+        (["segment", tmp_path / "empty", *good[2:]], "empty"),
+        (["segment", mixed, *good[2:]], "5"),
+        (["segment", torn, *good[2:]], "9.png"),
+        (["segment", "toyvis:x", *good[2:]], "toyvis:"),
+        ([*good[:-1], tmp_path / "file"], "file"),
+        ([*good, "--model", "missing.safetensors"], "missing.safetensors"),
+        ([*good, "--device", "cuda:9"], "cuda:9"),
+        ([*good, "--max-frames", "0"], "'0': use a whole number from 1 up"),
+        ([*good, "--max-frames", "many"], "'many': use a whole number from 1 up"),
+        ([*good, "--score-threshold", "7"], "score_threshold is 7.0"),
+        ([*good[:2], "--vocabulary", "x" * 10_000, *good[4:]], "200 characters"),
+        (good[:4], "--output"),
+        ([*good[:2], *good[4:]], "--vocabulary"),
+        (["dance"], "dance"),
+        ([], "required"),
+    ):
+        assert words in error_of(capsys, *arguments)
+    assert not list(output.glob("*.mp4"))  # nothing half-written is left
+
+
+# ---- evaluate -----------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_writes_the_numbers(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("trackeval", reason="trackeval is not installed")
+    path = tmp_path / "new" / "scores.json"
+    code = cli.main(["evaluate", "toyvis", "--split", "novel", "--seed", "4", "--videos", "1", "--json", str(path)])
+    assert code == 0
+    report = json.loads(path.read_text())
+    assert {"AP", "AP50", "AR10", "IDF1", "HOTA"} <= set(report)
+    assert (report["split"], report["seeds"], report["videos"], report["model"]) == ("novel", [4], 1, "toyvis")
+    assert all(report[key] is None or 0 <= report[key] <= 1 for key in ("AP", "AP50", "AR10", "IDF1", "HOTA"))
+    assert "novel" in capsys.readouterr().out
+    video, true_masks = engine.used[0], engine.used[1]
+    assert (video.life_cycle, true_masks.life_cycle) == ("slots", "managed")
+    assert all(not s.negatives and s.score_threshold == 0 and s.class_scores for s in (video, true_masks))
+    assert engine.last.settings == Settings() and engine.Engine.closed == 1
+
+
+def test_evaluate_bad_inputs(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    for arguments, words in (
+        (["--split", "rare"], "rare"),
+        (["--seed", "-3"], "-3"),
+        (["--seed", "x"], "'x': use a whole number from 0 up"),
+        (["--videos", "0"], "'0': use a whole number from 1 up"),
+        (["--videos", "10001"], "10001 videos"),
+        (["--json", tmp_path], "is a folder"),
+        (["--json", tmp_path / "file" / "a.json"], "cannot be written"),
+        (["--model", "missing.safetensors"], "missing.safetensors"),
+        (["--device", "tpu"], "tpu"),
+    ):
+        assert words in error_of(capsys, "evaluate", "toyvis", *arguments)
+    assert "BENCHMARK" in error_of(capsys, "evaluate")
+    assert "cityscapes" in error_of(capsys, "evaluate", "cityscapes")
+
+
+# ---- train, help, interruption ------------------------------------------------------------------------------------
+
+
+def test_train_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("instformer_ros.training.run")
+    seen: list[list[str]] = []
+    module.main = seen.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instformer_ros.training.run", module)
+    assert cli.main(["train", "--help", "toyvis", "--output", "x"]) == 0
+    assert seen == [["--help", "toyvis", "--output", "x"]]
+
+
+def test_interruption_leaves_no_traceback(
+    tmp_path: Path, engine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Any, images: Any) -> Any:
+        if self.count == 2:
+            raise KeyboardInterrupt
+        return {camera: self.see(image) for camera, image in images.items()}
+
+    monkeypatch.setattr(engine.Engine, "step", interrupted)
+    output = tmp_path / "out"
+    code = cli.main(["segment", str(pictures(tmp_path / "in")), "--vocabulary", "cat", "--output", str(output)])
+    assert code == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert list(output.iterdir()) == [] and engine.Engine.closed == 1
+
+
+def test_our_own_faults_are_not_hidden(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.Engine, "step", lambda self, images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["segment", str(pictures(tmp_path / "in")), "--vocabulary", "a", "--output", str(tmp_path / "out")])
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from instformer_ros import cli\n"
+        "for arguments in ([], ['segment'], ['evaluate', 'toyvis']):\n"
+        "    try: cli.main([*arguments, '--help'])\n"
+        "    except SystemExit as exit: assert exit.code == 0\n"
+        "print(sorted({'numpy', 'torch', 'cv2', 'scipy', 'tqdm'} & set(sys.modules)), file=sys.stderr)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr.strip() == "[]", done.stderr
+    assert "segment" in done.stdout and "--vocabulary" in done.stdout and "--untrained" in done.stdout
+    assert time.perf_counter() - start < 20  # generous: machines may be busy
