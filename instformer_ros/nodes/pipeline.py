@@ -1,0 +1,269 @@
+"""The way of a frame through the node, without ROS: newest frame wins, one worker runs the engine.
+
+Three threads meet here. The executor's thread puts messages in and asks for changes; the worker takes the newest frame
+of every camera, runs one pass over them and publishes; the vocabulary thread encodes words, which is slow, and hands
+them to the worker. Whatever changes the engine is done by the worker between two passes, so no frame ever sees half of
+a change.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
+
+Pixels = NDArray[np.uint8]
+M = TypeVar("M")  # a camera's message
+M_contra = TypeVar("M_contra", contravariant=True)
+_JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
+
+
+class EngineLike(Protocol):
+    """What is asked of :class:`instformer_ros.engine.Engine`; tests use a lighter one."""
+
+    settings: Any
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def unknown_words(self) -> tuple[str, ...]: ...
+
+    def warm_up(self) -> None: ...
+
+    def encode_vocabulary(self, names: Sequence[str]) -> Any: ...
+
+    def use_vocabulary(self, encoded: Any) -> Vocabulary: ...
+
+    def step(self, images: Mapping[str, Pixels]) -> dict[str, TrackedFrame]: ...
+
+    def reset(self, camera: str | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Outlet(Protocol[M_contra]):
+    """Where the pipeline's results go. All of it is called by the pipeline's threads and may raise."""
+
+    def decode(self, message: M_contra) -> Pixels:
+        """The message's picture, (H, W, 3) uint8 RGB; raises InstformerError if it is no good."""
+
+    def publish(self, camera: str, message: M_contra, image: Pixels, frame: TrackedFrame) -> None:
+        """Sends the answer to one message out."""
+
+    def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
+        """A vocabulary has come into force; ``unknown`` are those of its words that the model never learnt."""
+
+    def complain(self, subject: str, error: BaseException) -> None:
+        """Something was refused or went wrong; the pipeline goes on."""
+
+
+@dataclass
+class Counts:
+    """What became of the frames. ``received = answered + dropped + refused + failed`` + the one or two under way."""
+
+    received: int = 0
+    answered: int = 0
+    dropped: int = 0  # overtaken by a newer one
+    refused: int = 0  # bad input
+    failed: int = 0  # an error of ours
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{getattr(self, f.name)} {f.name}" for f in fields(self))
+
+
+class Pipeline(Generic[M]):
+    """Owns the engine from now on: nobody else may call it. Call :meth:`close` in the end."""
+
+    def __init__(self, engine: EngineLike, outlet: Outlet[M]) -> None:
+        self._engine = engine
+        self._outlet = outlet
+        self._changed = threading.Condition()
+        self._frames: dict[str, M] = {}
+        self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._stopped = False
+        self._counts: dict[str, Counts] = {}
+        self._busy = 0.0  # seconds spent in passes
+        self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name="frames", daemon=True),
+            threading.Thread(target=self._run_vocabulary, name="vocabulary", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, camera: str, message: M) -> None:
+        """Takes a camera's newest message; one still waiting is dropped and counted."""
+        with self._changed:
+            counts = self._counts.setdefault(camera, Counts())
+            counts.received += 1
+            if camera in self._frames:
+                counts.dropped += 1
+            self._frames[camera] = message
+            self._changed.notify()
+
+    def discard(self) -> None:
+        """Drops what is waiting and returns once the pass under way, if any, has ended."""
+        with self._changed:
+            for camera in self._frames:
+                self._counts[camera].dropped += 1
+            self._frames.clear()
+        self._between_frames(lambda: None).result(_JOIN)
+
+    def set_vocabulary(self, names: Sequence[str], always: bool = False) -> Future[Vocabulary]:
+        """Asks for other words, cleaned already. Requests are served in their order, beside the frames.
+
+        The future gives the vocabulary in force afterwards, or raises InstformerError and the old one stays. The same
+        words again change nothing, unless ``always``.
+        """
+        future: Future[Vocabulary] = Future()
+        with self._changed:
+            if self._stopped:
+                future.cancel()
+            else:
+                self._requests.put((tuple(names), always, future))
+        return future
+
+    def set_settings(self, settings: Any) -> Future[None]:
+        """The engine works with these from the next frame on."""
+        return self._between_frames(lambda: setattr(self._engine, "settings", settings))
+
+    def reset(self) -> Future[None]:
+        """Forgets the tracks of all cameras before the next frame."""
+        return self._between_frames(self._engine.reset)
+
+    def counts(self) -> tuple[dict[str, Counts], float]:
+        """What became of each camera's frames so far, and the seconds spent on them."""
+        with self._changed:
+            return {camera: replace(counts) for camera, counts in self._counts.items()}, self._busy
+
+    def close(self) -> bool:
+        """Ends the threads (waiting for the pass under way) and closes the engine. Can be called twice.
+
+        Returns False if a thread was still at work after four seconds; the engine is then left open.
+        """
+        with self._changed:
+            first, self._stopped = not self._stopped, True
+            for _, future in self._jobs:
+                future.cancel()
+            self._jobs.clear()
+            self._changed.notify()
+        self._requests.put(None)
+        deadline = time.monotonic() + _JOIN
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended and first:
+            self._engine.close()
+        return ended
+
+    def _between_frames(self, job: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._stopped:
+                future.cancel()
+            else:
+                self._jobs.append((job, future))
+                self._changed.notify()
+        return future
+
+    def _run_vocabulary(self) -> None:
+        """The vocabulary thread: encodes words in the order of the requests."""
+        while True:
+            request = self._requests.get()
+            if request is None:
+                return
+            names, always, future = request
+            if self._stopped:
+                future.cancel()
+            elif future.set_running_or_notify_cancel():
+                _settle(future, partial(self._exchange, names, always))
+
+    def _exchange(self, names: tuple[str, ...], always: bool) -> Vocabulary:
+        if names == self._engine.vocabulary.names and not always:
+            return self._engine.vocabulary
+        encoded = self._engine.encode_vocabulary(names)
+
+        def swap() -> Vocabulary:
+            vocabulary = self._engine.use_vocabulary(encoded)
+            try:
+                self._outlet.vocabulary_changed(vocabulary, self._engine.unknown_words)
+            except Exception as error:
+                self._outlet.complain("vocabulary", error)
+            return vocabulary
+
+        try:
+            return self._between_frames(swap).result()
+        except CancelledError:
+            raise InstformerError("vocabulary: the node is being cleaned up; ask again once it is configured") from None
+
+    def _run(self) -> None:
+        """The worker. Whatever goes wrong with a frame or a job, the next one is served."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or bool(self._jobs) or bool(self._frames))
+                if self._stopped:
+                    return
+                jobs, self._jobs = self._jobs, []
+                frames, self._frames = self._frames, {}
+            for job, future in jobs:
+                if future.set_running_or_notify_cancel():
+                    _settle(future, job)
+            if frames:
+                started = time.monotonic()
+                self._answer(frames)
+                self._busy += time.monotonic() - started
+
+    def _answer(self, messages: dict[str, M]) -> None:
+        images: dict[str, Pixels] = {}
+        for camera, message in messages.items():
+            try:
+                images[camera] = self._outlet.decode(message)
+            except Exception as error:
+                self._refuse(camera, error)
+        if not images:
+            return
+        try:
+            answers = self._engine.step(images)
+        except Exception as error:
+            for camera in images:
+                self._refuse(camera, error)
+            return
+        for camera, frame in answers.items():
+            try:
+                self._outlet.publish(camera, messages[camera], images[camera], frame)
+                self._count(camera, "answered")
+            except Exception as error:
+                self._refuse(camera, error)
+
+    def _refuse(self, camera: str, error: Exception) -> None:
+        self._count(camera, "refused" if isinstance(error, InstformerError) else "failed")
+        self._outlet.complain(camera, error)
+
+    def _count(self, camera: str, what: str) -> None:
+        with self._changed:
+            counts = self._counts[camera]
+            setattr(counts, what, getattr(counts, what) + 1)
+
+
+def _settle(future: Future[Any], job: Callable[[], Any]) -> None:
+    """Does the job; whoever asked for it gets the result or the exception."""
+    try:
+        result = job()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

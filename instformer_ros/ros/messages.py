@@ -1,0 +1,61 @@
+"""Our nouns as ROS messages: pure translation."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+
+import numpy as np
+from sensor_msgs.msg import RegionOfInterest
+from std_msgs.msg import Header
+
+from instformer_ros.msg import Instance as InstanceMessage
+from instformer_ros.msg import InstanceArray
+from instformer_ros.msg import Vocabulary as VocabularyMessage
+from instformer_ros.structures import TrackedFrame, TrackedInstance, Vocabulary
+
+
+def instance_array(frame: TrackedFrame, header: Header, masks: bool = True) -> InstanceArray:
+    """The answer to one image. ``header`` is the image's own; ``masks=False`` leaves the masks out."""
+    return InstanceArray(
+        header=header,
+        height=frame.height,
+        width=frame.width,
+        vocabulary_version=frame.vocabulary.version,
+        frame_index=frame.frame_index,
+        instances=[_instance(instance, masks) for instance in frame.instances],
+    )
+
+
+def _instance(instance: TrackedInstance, masks: bool) -> InstanceMessage:
+    x, y, width, height = instance.box
+    message = InstanceMessage(
+        track_id=instance.track_id,
+        state=int(instance.state),
+        age=instance.age,
+        frames_since_seen=instance.frames_since_seen,
+        label_value=instance.label_value,
+        class_index=instance.class_index,
+        class_name=instance.class_name,
+        score=float(instance.score),
+        objectness=float(instance.objectness),
+        box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
+        mask_encoding=InstanceMessage.MASK_COCO_RLE if masks else InstanceMessage.MASK_NONE,
+    )
+    if masks:  # array.array: taken as it is; anything else would be checked value by value
+        message.mask = array.array("B", instance.rle["counts"])
+    if instance.class_scores is not None:
+        scores = array.array("f")
+        scores.frombytes(np.ascontiguousarray(instance.class_scores, dtype=np.float32).tobytes())
+        message.class_scores = scores
+    return message
+
+
+def vocabulary_message(vocabulary: Vocabulary) -> VocabularyMessage:
+    """The vocabulary in force, for the latched topic."""
+    return VocabularyMessage(version=vocabulary.version, names=list(vocabulary.names))
+
+
+def vocabulary_names(message: VocabularyMessage) -> Sequence[str]:
+    """The names somebody asks for; an incoming ``version`` means nothing, the node counts by itself."""
+    return tuple(message.names)

@@ -1,0 +1,36 @@
+"""ROS tests need rclpy and the built messages; without them they are skipped, with the reason printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ros_world import World
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
+
+
+def _missing() -> list[str]:
+    return [name for name in ("rclpy", "instformer_ros.msg") if importlib.util.find_spec(name) is None]
+
+
+collect_ignore_glob: list[str] = []
+if _missing():
+    collect_ignore_glob = ["test_*.py"]
+    print(f"test/ros is skipped: no {' and no '.join(_missing())}; run 'make setup' and 'source scripts/env.sh'")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A ROS of the test's own."""
+    from ros_world import World
+
+    here = World()
+    yield here
+    here.close()

@@ -1,0 +1,605 @@
+"""The openvis node with a made-up engine: frames, words, parameters, life cycle and bad input."""
+
+from __future__ import annotations
+
+import array
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_fakes import FakeEngine, Loader
+from ros_world import World, wait_for
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from instformer_ros.msg import InstanceArray, Vocabulary
+from instformer_ros.nodes.openvis_node import OpenVisNode
+from instformer_ros.ros.images import from_message, to_message
+from instformer_ros.ros.qos import LATCHED, RESULTS, VOLATILE, image_qos
+from instformer_ros.settings import Settings
+from instformer_ros.srv import SetVocabulary
+from instformer_ros.structures import InstformerError
+
+_PICTURE = np.full((24, 32, 3), 90, np.uint8)
+
+
+class Rig:
+    """The node under test, a camera, a listener and the hands of a user."""
+
+    def __init__(self, world: World, loader: Loader, parameters: dict[str, Any], start: bool = True) -> None:
+        self.world = world
+        self.loader = loader
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = OpenVisNode(loader, parameter_overrides=overrides, **world.node_arguments)
+        self.answers: list[InstanceArray] = []
+        self.vocabularies: list[Vocabulary] = []
+        self.log: list[Log] = []
+        self._stamp = 0
+        probe = world.probe
+        probe.create_subscription(Log, "/rosout", self._hear, QoSProfile(depth=1000))
+        probe.create_subscription(InstanceArray, self._name("openvis/instances"), self.answers.append, 2000)
+        probe.create_subscription(Vocabulary, self._name("openvis/vocabulary"), self.vocabularies.append, LATCHED)
+        self.camera = self.make_camera("image")
+        if start:
+            self.node.start()
+        world.spin(self.node)
+        if start and self.node.get_parameter("autostart").value:
+            wait_for(self.camera.get_subscription_count, what="the image subscription")
+            wait_for(lambda: probe.count_publishers(self._name("openvis/instances")), what="~/instances")
+            wait_for(lambda: self.vocabularies, what="~/vocabulary")
+            time.sleep(0.1)
+
+    def _name(self, topic: str) -> str:
+        return f"{self.world.namespace}/{topic}"
+
+    def _hear(self, message: Log) -> None:
+        if message.name.endswith("openvis"):
+            self.log.append(message)
+
+    def make_camera(self, topic: str, reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE) -> Any:
+        return self.world.probe.create_publisher(Image, self._name(topic), image_qos(reliability, depth=10))
+
+    def image(self) -> Image:
+        self._stamp += 1
+        header = Header(frame_id="left_eye")
+        header.stamp.sec = self._stamp
+        return to_message(_PICTURE, header)
+
+    def answer(self, message: Image | None = None) -> InstanceArray:
+        """Sends one image and returns its answer."""
+        message = message or self.image()
+        self.camera.publish(message)
+        found = wait_for(lambda: [a for a in self.answers if a.header == message.header], what="an answer")
+        return found[0]
+
+    def said(self, words: str) -> list[str]:
+        return [entry.msg for entry in self.log if words in entry.msg]
+
+    def set(self, name: str, value: Any) -> Any:
+        """Sets a parameter from outside and returns the result."""
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        response = self.world.call(
+            SetParameters, "openvis/set_parameters", SetParameters.Request(parameters=[parameter])
+        )
+        return response.results[0]
+
+    def say(self, names: Sequence[str]) -> Any:
+        return self.world.call(SetVocabulary, "openvis/set_vocabulary", SetVocabulary.Request(names=list(names)))
+
+    def transit(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.world.call(ChangeState, "openvis/change_state", request).success)
+
+    @property
+    def state(self) -> str:
+        return str(self.node._state_machine.current_state[1])
+
+
+Start = Callable[..., Rig]
+
+
+@pytest.fixture
+def start(world: World) -> Iterator[Start]:
+    rigs: list[Rig] = []
+
+    def make(loader: Loader | None = None, start: bool = True, **parameters: Any) -> Rig:
+        rigs.append(Rig(world, loader or Loader(), parameters, start))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        assert rig.node.close()
+
+
+# --- Frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_header_is_copied_and_the_answer_complete(start: Start) -> None:
+    rig = start(vocabulary=["mug", "drill"])
+    message = rig.image()
+    answer = rig.answer(message)
+    assert answer.header == message.header and answer.header.frame_id == "left_eye"
+    assert (answer.height, answer.width, answer.vocabulary_version, answer.frame_index) == (24, 32, 1, 0)
+    first, second = rig.answer().instances[:1] + rig.answer().instances[:1]
+    assert first.track_id == second.track_id == 2  # thing 1 scores 0.25, below the default threshold
+    assert (first.class_index, first.class_name) == (0, "mug")
+    assert first.box.width == 16 and first.box.x_offset == 16 and first.box.height == 12
+    assert first.mask_encoding == "coco_rle"
+    from pycocotools import mask as coco
+
+    mask = coco.decode({"size": [24, 32], "counts": bytes(first.mask)})
+    assert mask.sum() == 16 * 12 and mask[0, 31] and not mask[0, 0]
+
+
+def test_the_newest_frame_wins_and_drops_are_reported(start: Start) -> None:
+    rig = start(Loader(engine_arguments={"step_time": 0.1}), report_interval=0.5)
+    sent = [rig.image() for _ in range(30)]
+    for message in sent:
+        rig.camera.publish(message)
+        time.sleep(0.01)
+    wait_for(lambda: rig.answers and rig.answers[-1].header == sent[-1].header, what="the newest frame's answer")
+    assert len(rig.answers) < 15
+    counts = rig.node._pipeline.counts()[0][""]
+    assert counts.received == 30
+    assert counts.answered + counts.dropped == 30 and counts.answered == len(rig.answers)
+    wait_for(lambda: rig.said("dropped"), what="a report")
+
+
+def test_a_silent_camera_is_named_once(start: Start) -> None:
+    rig = start(report_interval=0.1)
+    wait_for(lambda: rig.said("no image on"), what="a warning")
+    time.sleep(0.5)
+    assert len(rig.said("no image on")) == 1
+    assert rig.camera.topic_name in rig.said("no image on")[0]
+
+
+def test_several_cameras_share_a_pass(start: Start, world: World) -> None:
+    rig = start(Loader(engine_arguments={"step_time": 0.02}), cameras=["front", "arm/left"], autostart=False)
+    assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.transit(Transition.TRANSITION_ACTIVATE)
+    front, left = rig.make_camera("front/image"), rig.make_camera("arm/left/image")
+    heard: dict[str, list[InstanceArray]] = {"front": [], "arm/left": []}
+    for name, answers in heard.items():
+        topic = f"{world.namespace}/openvis/{name}/instances"
+        world.probe.create_subscription(InstanceArray, topic, answers.append, RESULTS)
+    for camera in (front, left):
+        wait_for(camera.get_subscription_count)
+    deadline = time.monotonic() + 20
+    while not (all(heard.values()) and any(len(s) == 2 for s in rig.loader.engine.steps)):
+        assert time.monotonic() < deadline, (heard, rig.loader.engine.steps)
+        front.publish(rig.image())
+        left.publish(rig.image())
+        time.sleep(0.03)
+    assert not rig.answers  # nothing on ~/instances
+
+
+def test_the_overlay_is_made_for_listeners_only(start: Start, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instformer_ros.nodes import openvis_node
+
+    drawn: list[float] = []
+    draw = openvis_node.overlay
+    monkeypatch.setattr(openvis_node, "overlay", lambda i, f, o: drawn.append(o) or draw(i, f, o))
+    rig = start()
+    rig.answer()
+    rig.answer()
+    assert not drawn
+    pictures: list[Image] = []
+    topic = f"{world.namespace}/openvis/overlay"
+    subscription = world.probe.create_subscription(Image, topic, pictures.append, RESULTS)
+    wait_for(lambda: rig.node.count_subscribers(topic))
+    assert rig.set("overlay_opacity", 0.75).successful
+    time.sleep(0.2)
+    message = rig.image()
+    rig.answer(message)
+    wait_for(lambda: pictures, what="an overlay")
+    assert pictures[0].header == message.header and drawn == [0.75]
+    assert from_message(pictures[0]).shape == (24, 32, 3) and from_message(pictures[0]).std() > 0
+    world.probe.destroy_subscription(subscription)
+    wait_for(lambda: not rig.node.count_subscribers(topic))
+    time.sleep(0.2)
+    rig.answer()
+    assert len(drawn) == 1
+
+
+def test_masks_can_be_left_out(start: Start) -> None:
+    rig = start(publish_masks=False)
+    instance = rig.answer().instances[0]
+    assert instance.mask_encoding == "" and len(instance.mask) == 0 and instance.box.width == 16
+    assert rig.set("publish_masks", True).successful
+    assert len(rig.answer().instances[0].mask) > 0
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_and_versions_never_mix_in_1000_frames(start: Start) -> None:
+    rig = start(Loader(engine_arguments={"step_time": 0.0005, "encode_time": 0.002}), vocabulary=["w0a", "w0b"])
+    change = 0
+    while len(rig.answers) < 1000:
+        rig.camera.publish(rig.image())
+        if len(rig.answers) // 20 > change:
+            change += 1
+            names = [f"w{change}{letter}" for letter in "abcd"[: 1 + change % 4]]
+            if change % 2:
+                rig.node._on_words(names)
+            else:
+                assert rig.say(names).success
+        time.sleep(0.002)
+    time.sleep(0.2)
+    assert change >= 40
+    words = {v.version: list(v.names) for v in rig.vocabularies}
+    assert len(words) == change + 1
+    used = set()
+    for answer in rig.answers:
+        used.add(answer.vocabulary_version)
+        names = words[answer.vocabulary_version]
+        assert [i.track_id for i in answer.instances] == [2]
+        for instance in answer.instances:
+            assert instance.class_name == names[instance.class_index]
+    assert len(used) >= 40
+    versions = [answer.vocabulary_version for answer in rig.answers]
+    assert versions == sorted(versions)
+
+
+def test_a_result_never_comes_before_its_vocabulary(start: Start) -> None:
+    rig = start()
+    engine = rig.loader.engine
+    published: list[int] = []
+    rig.node._vocabulary_out.publish = lambda message: published.append((message.version, len(engine.steps)))  # type: ignore
+    assert rig.say(["a"]).success
+    before = len(engine.steps)
+    rig.answer()
+    assert published == [(2, before)]
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_words_by_topic(start: Start, world: World, latched: bool) -> None:
+    rig = start()
+    publisher = world.probe.create_publisher(
+        Vocabulary, f"{world.namespace}/vocabulary", LATCHED if latched else VOLATILE
+    )
+    wait_for(lambda: publisher.get_subscription_count() >= (2 if latched else 1), what="the subscriptions")
+    time.sleep(0.2)
+    for names in (["a", "b"], ["c"], ["a", "b"]):
+        publisher.publish(Vocabulary(version=99, names=names))
+        time.sleep(0.2)
+    wait_for(lambda: len(rig.vocabularies) >= 4, what="three changes")
+    time.sleep(0.3)
+    assert [v.version for v in rig.vocabularies] == [1, 2, 3, 4]
+    assert [list(v.names) for v in rig.vocabularies] == [[], ["a", "b"], ["c"], ["a", "b"]]
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_of_many_words_at_once_the_last_stay(start: Start, world: World, latched: bool) -> None:
+    rig = start()
+    publisher = world.probe.create_publisher(
+        Vocabulary, f"{world.namespace}/vocabulary", LATCHED if latched else VOLATILE
+    )
+    wait_for(lambda: publisher.get_subscription_count() >= (2 if latched else 1), what="the subscriptions")
+    time.sleep(0.2)
+    for number in range(8):
+        publisher.publish(Vocabulary(names=[f"word {number}"]))
+    wait_for(lambda: list(rig.vocabularies[-1].names) == ["word 7"], what="the last words")
+    time.sleep(0.3)
+    assert list(rig.vocabularies[-1].names) == ["word 7"]
+
+
+def test_words_latched_before_the_node_came_are_heard_and_not_again(start: Start, world: World) -> None:
+    publisher = world.probe.create_publisher(Vocabulary, f"{world.namespace}/vocabulary", LATCHED)
+    publisher.publish(Vocabulary(names=["early"]))
+    rig = start(vocabulary=["later"])
+    wait_for(lambda: [v for v in rig.vocabularies if list(v.names) == ["early"]], what="the latched words")
+    assert rig.say(["by hand"]).success
+    for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE"):
+        assert rig.transit(getattr(Transition, f"TRANSITION_{transition}"))
+    time.sleep(0.5)
+    assert rig.loader.engine.vocabulary.names == ("by hand",)  # the old message is not taken for a new one
+    wait_for(publisher.get_subscription_count)
+
+
+def test_words_by_service(start: Start) -> None:
+    rig = start(Loader(engine_arguments={"encode_time": 0.5}))
+    response = rig.say([" mug ", "MUG", "", "tête-à-tête", "茶碗"])
+    assert response.success and response.version == 2, response
+    assert list(wait_for(lambda: rig.vocabularies[1:])[0].names) == ["mug", "tête-à-tête", "茶碗"]
+    assert rig.answer().vocabulary_version == 2
+    assert rig.node.get_parameter("vocabulary").value == ["mug", "tête-à-tête", "茶碗"]
+    again = rig.say(["mug", "tête-à-tête", "茶碗"])
+    assert again.success and again.version == 2
+    empty = rig.say([])
+    assert empty.success and empty.version == 3
+    answer = rig.answer()
+    assert answer.instances[0].class_index == -1 and answer.instances[0].class_name == ""
+
+
+def test_frames_flow_while_words_are_encoded(start: Start, world: World) -> None:
+    rig = start(Loader(engine_arguments={"encode_time": 1.0}))
+    client = world.probe.create_client(SetVocabulary, f"{world.namespace}/openvis/set_vocabulary")
+    assert client.wait_for_service(10)
+    future = client.call_async(SetVocabulary.Request(names=["slow"]))
+    time.sleep(0.2)
+    versions = []
+    while not future.done():
+        versions.append(rig.answer().vocabulary_version)
+    assert versions.count(1) > 20
+    assert future.result().version == 2 and rig.answer().vocabulary_version == 2
+
+
+def test_words_by_parameter(start: Start) -> None:
+    rig = start()
+    assert rig.set("vocabulary", ["cup", "saucer"]).successful
+    wait_for(lambda: rig.vocabularies[1:], what="the change")
+    assert rig.answer().instances[0].class_name == "cup"
+    assert rig.set("vocabulary", [""]).successful
+    wait_for(lambda: rig.vocabularies[2:], what="the change")
+    assert list(rig.vocabularies[2].names) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [([f"word {i}" for i in range(10000)], "2000"), (["x" * 10000], "200"), (["good", "unspeakable"], "unspeakable")],
+)
+def test_bad_words_are_refused_and_the_old_ones_stay(start: Start, world: World, names: list[str], reason: str) -> None:
+    rig = start(vocabulary=["mug"])
+    response = rig.say(names)
+    assert not response.success and reason in response.message and "\n" not in response.message
+    assert response.version == 1
+    if "unspeakable" not in names:
+        result = rig.set("vocabulary", names)
+        assert not result.successful and reason in result.reason
+    publisher = world.probe.create_publisher(Vocabulary, f"{world.namespace}/vocabulary", VOLATILE)
+    wait_for(publisher.get_subscription_count)
+    rig.log.clear()
+    rig.node._complaints._said.clear()
+    for _ in range(5):
+        publisher.publish(Vocabulary(names=names))
+    wait_for(lambda: rig.said(reason), what="the refusal")
+    time.sleep(0.3)
+    assert len(rig.said(reason)) == 1  # throttled
+    answer = rig.answer()
+    assert answer.vocabulary_version == 1 and answer.instances[0].class_name == "mug"
+    assert rig.node.get_parameter("vocabulary").value == ["mug"]
+
+
+def test_unknown_words_are_warned_about(start: Start) -> None:
+    rig = start(Loader(engine_arguments={"unknown_words": ("zeppelin",)}), vocabulary=["zeppelin"])
+    wait_for(lambda: rig.said("zeppelin"), what="the warning")
+
+
+# --- Parameters -------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_value_takes_effect_and_a_bad_one_is_refused_with_a_reason(start: Start) -> None:
+    rig = start()
+    assert [i.track_id for i in rig.answer().instances] == [2]
+    assert rig.set("score_threshold", 0.2).successful
+    assert [i.track_id for i in rig.answer().instances] == [1, 2]
+    for value in (1.5, -0.1, float("nan")):
+        result = rig.set("score_threshold", value)
+        assert not result.successful and "score_threshold" in result.reason
+    for name, value, word in [
+        ("max_coast", -1, "max_coast"),
+        ("life_cycle", "eternal", "managed, slots"),
+        ("image_reliability", "perhaps", "best_effort"),
+        ("score_threshold", "high", "type"),
+        ("autostart", False, "read-only"),
+        ("model", "other", "unconfigured"),
+        ("device", "cuda", "unconfigured"),
+        ("cameras", ["a"], "unconfigured"),
+        ("overlay_opacity", 2.0, "overlay_opacity"),
+    ]:
+        result = rig.set(name, value)
+        assert not result.successful and word in result.reason, (name, result.reason)
+    assert [i.track_id for i in rig.answer().instances] == [1, 2]
+    assert rig.set("class_scores", True).successful and rig.set("vocabulary", ["a", "b"]).successful
+    wait_for(lambda: rig.vocabularies[1:])
+    assert list(rig.answer().instances[0].class_scores) == [0.125, 0.125]
+
+
+def test_every_parameter_is_described(start: Start, world: World) -> None:
+    from instformer_ros.nodes.openvis_parameters import PARAMETERS
+
+    rig = start()
+    names = [spec.name for spec in PARAMETERS]
+    response = world.call(DescribeParameters, "openvis/describe_parameters", DescribeParameters.Request(names=names))
+    for spec, descriptor in zip(PARAMETERS, response.descriptors, strict=True):
+        assert len(descriptor.description) > 20, spec.name
+        if isinstance(spec.default, (int, float)) and not isinstance(spec.default, bool):
+            assert descriptor.integer_range or descriptor.floating_point_range, spec.name
+    assert rig.state == "active"
+
+
+def test_every_setting_of_the_engine_is_a_parameter_of_the_same_range() -> None:
+    from instformer_ros.nodes.openvis_parameters import PARAMETERS, SETTINGS
+
+    specs = {spec.name: spec for spec in PARAMETERS}
+    for name in SETTINGS:
+        spec = specs[name]
+        assert spec.default == getattr(Settings(), name)
+        for allowed in (spec.least, spec.most, *spec.choices):
+            if allowed is not None:
+                Settings(**{name: allowed})
+        for end, step in ((spec.least, -1), (spec.most, 1)):
+            if end is not None:
+                with pytest.raises(InstformerError):
+                    Settings(**{name: end + step})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [
+        ({"score_threshold": 3.0}, "score_threshold"),
+        ({"max_instances": "many"}, "max_instances"),
+        ({"vocabulary": "a, b"}, "vocabulary"),
+        ({"cameras": ["front", "front"]}, "front"),
+        ({"cameras": ["9 lives"]}, "9 lives"),
+    ],
+)
+def test_a_bad_value_at_the_start_is_a_line_of_its_own(world: World, parameters: dict[str, Any], word: str) -> None:
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    with pytest.raises(InstformerError) as refusal:
+        OpenVisNode(Loader(), parameter_overrides=overrides, **world.node_arguments)
+    assert word in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+# --- Life -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_managed_life(start: Start) -> None:
+    rig = start(autostart=False)
+    assert rig.state == "unconfigured" and not rig.loader.engines
+    assert rig.set("score_threshold", 0.2).successful and rig.set("model", "other").successful
+    assert rig.transit(Transition.TRANSITION_CONFIGURE)
+    engine = rig.loader.engine
+    assert engine.warm and engine.settings.score_threshold == 0.2
+    assert not rig.camera.get_subscription_count()
+    assert rig.transit(Transition.TRANSITION_ACTIVATE)
+    wait_for(rig.camera.get_subscription_count)
+    wait_for(lambda: rig.world.probe.count_publishers(f"{rig.world.namespace}/openvis/instances"))
+    time.sleep(0.2)
+    assert rig.answer().frame_index == 0
+    assert rig.transit(Transition.TRANSITION_DEACTIVATE)
+    wait_for(lambda: not rig.camera.get_subscription_count())
+    assert not engine.closed
+    assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed
+    assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.loader.engine is not engine
+    assert rig.transit(Transition.TRANSITION_INACTIVE_SHUTDOWN) and rig.loader.engine.closed
+    assert rig.state == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "reason"),
+    [
+        ("model", "missing.pth", "model 'missing.pth' is not there: give the path of a checkpoint"),
+        ("device", "cuda:9", "device 'cuda:9' does not exist: use auto or cpu"),
+    ],
+)
+def test_a_model_or_device_that_is_not_there(start: Start, parameter: str, value: str, reason: str) -> None:
+    rig = start(Loader(faults={value: reason}), start=False, **{parameter: value})
+    rig.node.start()
+    assert rig.state == "unconfigured"
+    wait_for(lambda: rig.said(reason), what="the reason")
+    assert not rig.transit(Transition.TRANSITION_CONFIGURE) and rig.state == "unconfigured"
+    assert rig.set(parameter, "auto").successful  # mended: no restart needed
+    assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.transit(Transition.TRANSITION_ACTIVATE)
+    wait_for(rig.camera.get_subscription_count)
+    rig.answer()
+
+
+def test_time_that_jumps_back_clears_the_tracks(start: Start, world: World) -> None:
+    from rosgraph_msgs.msg import Clock
+
+    rig = start(use_sim_time=True)
+    engine = rig.loader.engine
+    clock = world.probe.create_publisher(Clock, "/clock", 10)
+    wait_for(clock.get_subscription_count)
+    message = Clock()
+    for seconds in (100, 101):
+        message.clock.sec = seconds
+        clock.publish(message)
+        time.sleep(0.1)
+    wait_for(lambda: rig.node.get_clock().now().nanoseconds >= 101_000_000_000)
+    rig.answer()
+    before = engine.resets
+    message.clock.sec = 3
+    clock.publish(message)
+    wait_for(lambda: engine.resets > before, what="the reset")
+    assert rig.answer().frame_index == 0
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"height": 0}, "zero size"),
+        ({"width": 0}, "zero size"),
+        ({"encoding": "rgb9"}, "rgb9"),
+        ({"data": array.array("B", bytes(100))}, "shorter than height x step"),
+        ({"step": 5}, "step is 5"),
+        ({"encoding": "mono16", "is_bigendian": 1}, "big-endian"),
+    ],
+)
+def test_a_bad_image_is_refused_and_the_next_answered(start: Start, changes: dict[str, Any], words: str) -> None:
+    rig = start()
+    for _ in range(5):
+        message = rig.image()
+        for name, value in changes.items():
+            setattr(message, name, value)
+        rig.camera.publish(message)
+        time.sleep(0.02)
+    wait_for(lambda: rig.said(words), what="the refusal")
+    rig.answer()
+    assert len(rig.said(words)) == 1 and rig.camera.topic_name in rig.said(words)[0]  # throttled, names the topic
+    assert "\n" not in rig.said(words)[0]
+    assert len(rig.answers) == 1 and rig.node._pipeline.counts()[0][""].refused >= 1
+
+
+@pytest.mark.parametrize("fault", [InstformerError("the picture is too odd: send another"), RuntimeError("boom")])
+def test_an_engine_that_fails_does_not_kill_the_node(start: Start, fault: Exception) -> None:
+    rig = start()
+    engine: FakeEngine = rig.loader.engine
+    engine.fault = fault
+    for _ in range(5):
+        rig.camera.publish(rig.image())
+        time.sleep(0.02)
+    wait_for(lambda: rig.said(str(fault)), what="the complaint")
+    assert len(rig.said(str(fault))) == 1
+    assert ("Traceback" in rig.said(str(fault))[0]) == isinstance(fault, RuntimeError)
+    engine.fault = None
+    rig.answer()
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_auto_reliability_suits_the_camera(start: Start, world: World, reliability: ReliabilityPolicy) -> None:
+    rig = start()
+    world.probe.destroy_publisher(rig.camera)
+    rig.camera = rig.make_camera("image", reliability)
+    subscription = rig.node._cameras[""].images
+    wait_for(lambda: rig.camera.get_subscription_count() and subscription.reliability == reliability)
+    deadline = time.monotonic() + 10
+    while not rig.answers:
+        assert time.monotonic() < deadline
+        rig.camera.publish(rig.image())
+        time.sleep(0.05)
+
+
+def test_auto_reliability_follows_when_publishers_change(start: Start, world: World) -> None:
+    rig = start()
+    subscription = rig.node._cameras[""].images
+    assert subscription.reliability == ReliabilityPolicy.RELIABLE
+    second = rig.make_camera("image", ReliabilityPolicy.BEST_EFFORT)
+    wait_for(lambda: subscription.reliability == ReliabilityPolicy.BEST_EFFORT, what="best effort for the second")
+    world.probe.destroy_publisher(second)
+    wait_for(lambda: subscription.reliability == ReliabilityPolicy.RELIABLE, what="reliable again")
+    wait_for(rig.camera.get_subscription_count)
+    time.sleep(0.2)
+    rig.answer()
+
+
+def test_incompatible_reliability_is_named(start: Start, world: World) -> None:
+    rig = start(image_reliability="reliable")
+    rig.make_camera("image", ReliabilityPolicy.BEST_EFFORT)
+    wait_for(lambda: rig.said("does not fit"), what="the warning")
+    text = rig.said("does not fit")[0]
+    assert rig.camera.topic_name in text and "best effort" in text and "asks for reliable" in text
+    assert rig.set("image_reliability", "best_effort").successful
+    assert rig.node._cameras[""].images.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_latched_durability_of_the_output(start: Start, world: World) -> None:
+    rig = start(vocabulary=["a"])
+    late: list[Vocabulary] = []
+    world.probe.create_subscription(Vocabulary, f"{world.namespace}/openvis/vocabulary", late.append, LATCHED)
+    wait_for(lambda: late, what="the latched vocabulary")
+    assert list(late[0].names) == ["a"] and late[0].version == 1
+    info = rig.node.get_publishers_info_by_topic(f"{world.namespace}/openvis/vocabulary")[0]
+    assert info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
