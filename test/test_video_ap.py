@@ -327,6 +327,14 @@ def test_area_bins_hold_their_edges_and_ignore_what_is_outside() -> None:
     assert out.ap(area="large") == ONE  # the file's own areas decide
 
 
+def test_among_equal_overlaps_the_last_annotation_is_taken() -> None:
+    left, right = np.zeros((20, 20), dtype=bool), np.zeros((20, 20), dtype=bool)
+    left[:, :5], right[:, 5:10] = True, True
+    results = [prediction([rle(left | right)], 0.9), prediction([rle(right)], 0.8)]  # the first is half of either
+    assert score(dataset([[rle(left)], [rle(right)]]), results).ap(0.5) == pytest.approx(51 / 101)
+    assert score(dataset([[rle(right)], [rle(left)]]), results).ap(0.5) == ONE
+
+
 def test_more_than_a_hundred_detections() -> None:
     data = dataset([[square(4)]])
     wrong = [prediction([square(20)], 0.9) for _ in range(100)]
