@@ -28,7 +28,7 @@ def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config
     """
     height, width = size
     rows, columns = -(-height // patch), -(-width // patch)
-    if config.guidance == "none":
+    if config.guidance == "none" or not mask_logits.shape[1]:
         return mask_logits.new_zeros(*mask_logits.shape[:2], rows * columns)
     logits = F.interpolate(mask_logits.detach(), scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
     logits = logits[..., :height, :width]

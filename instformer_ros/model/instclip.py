@@ -71,7 +71,9 @@ class InstClip(nn.Module):
 
     @torch.no_grad()
     def merge_lora(self) -> None:
-        """Folds the adapters into CLIP's weights, for inference."""
+        """Folds the adapters into CLIP's weights, for inference; does nothing where there are none."""
+        if not len(self.lora):
+            return
         for block, lora in zip(self.blocks, self.lora, strict=True):
             block.attn.in_proj_weight.copy_(cast(Lora, lora).adapt(block.attn.in_proj_weight))
         self.lora = nn.ModuleList()
