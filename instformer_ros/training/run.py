@@ -22,8 +22,8 @@ from instformer_ros.training.curves import plot_curves
 from instformer_ros.training.loop import Schedule, run_stage
 from instformer_ros.training.pretrain import SceneBatches, Scenes, initialise_clip, make_scenes, pretrain_losses
 from instformer_ros.training.runtime import autocast, keep_memory
-from instformer_ros.training.stage1 import FrameBatches, Stage1, Stage1Options
-from instformer_ros.training.stage2 import ClipBatches, Stage2, extract
+from instformer_ros.training.stage1 import AdapterStage, FrameBatches, ProposalOptions, ProposalStage
+from instformer_ros.training.stage2 import ClipBatches, RolloutStage, extract
 from instformer_ros.weights import checkpoint
 
 SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
@@ -35,21 +35,21 @@ class Plan:
     """How much of everything."""
 
     scenes: int = 40_000
-    pretrain_steps: int = 1000
-    pretrain_batch: int = 256
-    stage1_steps: int = 6000
-    stage1_batch: int = 8
-    stage1_points: int = 1024
-    instclip_images: int = 2  # of a stage-1 batch: InstCLIP converges sooner than the masks and costs more
-    instclip_from: int = 1500
-    stage2_videos: int = 80
-    stage2_steps: int = 600
-    stage2_batch: int = 16
+    pretrain_steps: int = 2000
+    pretrain_batch: int = 128
+    proposal_steps: int = 5000
+    proposal_batch: int = 8
+    proposal_points: int = 1024
+    adapter_steps: int = 600
+    adapter_batch: int = 8
+    rollout_videos: int = 80
+    rollout_steps: int = 600
+    rollout_batch: int = 16
 
 
 SMOKE = Plan(
-    scenes=1000, pretrain_steps=12, pretrain_batch=64, stage1_steps=24, stage1_batch=4, stage1_points=256,
-    instclip_images=1, instclip_from=12, stage2_videos=2, stage2_steps=12, stage2_batch=4,
+    scenes=1000, pretrain_steps=20, pretrain_batch=64, proposal_steps=30, proposal_batch=4, proposal_points=256,
+    adapter_steps=10, adapter_batch=4, rollout_videos=2, rollout_steps=20, rollout_batch=4,
 )  # fmt: skip
 
 
@@ -80,28 +80,30 @@ def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: P
     instclip.reset_tokens()
 
 
-def stage1(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
-    """Proposals and InstCLIP's adapters, on base objects."""
-    device = model.instclip.pixel_mean.device
+def train_proposals(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
+    """Stage 1, the proposal network, on frames whose objects are all base ones."""
+    stage = ProposalStage(model.proposals, ProposalOptions(points=plan.proposal_points))
+    batches = FrameBatches(plan.proposal_batch, seed, BASE)
+    schedule = Schedule(plan.proposal_steps, 5e-4, warmup=min(200, plan.proposal_steps // 5), clip=0.1)
+    run_stage("proposals", stage, batches, stage, schedule, folder)
+
+
+def train_adapters(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
+    """Stage 1, InstCLIP's adapters, on the masks of the trained proposal network."""
     texts = TextEncoder(model.instclip, model.config.clip)(BASE).clone()
-    options = Stage1Options(
-        points=plan.stage1_points, instclip_images=plan.instclip_images, instclip_from=plan.instclip_from
-    )
-    stage = Stage1(model, texts, options).to(device)
-    batches = FrameBatches(plan.stage1_batch, seed, BASE)
-    schedule = Schedule(plan.stage1_steps, 5e-4, warmup=min(200, plan.stage1_steps // 5), clip=0.1)
-    model.rollout.requires_grad_(False)
-    run_stage("stage1", stage, batches, stage, schedule, folder)
-    model.rollout.requires_grad_(True)
+    stage = AdapterStage(model, texts, plan.proposal_points)
+    batches = FrameBatches(plan.adapter_batch, seed + 1, BASE)
+    schedule = Schedule(plan.adapter_steps, 1e-3, warmup=min(50, plan.adapter_steps // 5), clip=1.0)
+    run_stage("adapters", stage, batches, stage, schedule, folder)
 
 
-def stage2(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
-    """The rollout tracker."""
+def train_rollout(model: InstFormer, plan: Plan, seed: int, folder: Path) -> None:
+    """Stage 2, the rollout tracker, on tokens extracted once."""
     device = model.instclip.pixel_mean.device
-    videos = extract(model, plan.stage2_videos, seed, BASE, device)
-    stage = Stage2(model.rollout)
-    schedule = Schedule(plan.stage2_steps, 1e-3, warmup=min(50, plan.stage2_steps // 5), clip=1.0)
-    run_stage("stage2", stage, ClipBatches(videos, plan.stage2_batch, seed), stage, schedule, folder, workers=0)
+    videos = extract(model, plan.rollout_videos, seed, BASE, device)
+    stage = RolloutStage(model.rollout)
+    schedule = Schedule(plan.rollout_steps, 1e-3, warmup=min(50, plan.rollout_steps // 5), clip=1.0)
+    run_stage("rollout", stage, ClipBatches(videos, plan.rollout_batch, seed), stage, schedule, folder, workers=0)
 
 
 def train_toyvis(plan: Plan, seed: int, folder: Path, device: torch.device) -> Path:
@@ -114,8 +116,9 @@ def train_toyvis(plan: Plan, seed: int, folder: Path, device: torch.device) -> P
     scenes = make_scenes(seed, plan.scenes, SEEN)
     model = build(scenes, seed).to(device)
     pretrain(model, scenes, plan, seed, folder)
-    stage1(model, plan, seed, folder)
-    stage2(model, plan, seed, folder)
+    train_proposals(model, plan, seed, folder)
+    train_adapters(model, plan, seed, folder)
+    train_rollout(model, plan, seed, folder)
     path = folder / "toyvis.safetensors"
     notes = {"seed": str(seed), "plan": json.dumps(asdict(plan)), "data": "ToyVIS, generated"}
     checkpoint.save(model, path, dict.fromkeys(("proposals", "clip", "instclip", "rollout"), "Apache-2.0"), notes)

@@ -12,24 +12,23 @@ from torch.nn import functional as F
 
 from instformer_ros.data import toyvis
 from instformer_ros.model.instformer import InstFormer
+from instformer_ros.model.proposals import ProposalNetwork
 from instformer_ros.training.loop import Losses
 from instformer_ros.training.losses import instance_margin_loss, mask_losses, objectness_loss
-from instformer_ros.training.matching import Match, Targets, match
+from instformer_ros.training.matching import Targets, match
 from instformer_ros.training.runtime import autocast
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0
 
 
 @dataclass(frozen=True)
-class Stage1Options:
+class ProposalOptions:
     """Choices of the paper and of our reading; each is an ablation."""
 
     points: int = 12544  # sampled points a mask
     margin: float = 0.8  # alpha of L_SC
     margin_weight: float = 2.0  # 0 = without L_SC
     margin_mean: bool = True  # False: the paper's raw sum over pairs
-    instclip_images: int = 0  # how many images of a batch InstCLIP trains on; 0 = all
-    instclip_from: int = 0  # the first step it trains at: before, there are no masks worth guiding by
 
 
 @dataclass
@@ -68,53 +67,61 @@ class FrameBatches:
         return FrameBatch(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float(), targets)
 
 
-class Stage1(nn.Module):
-    """What stage 1 trains, and its losses."""
+class ProposalStage(nn.Module):
+    """Trains the proposal network: mask losses and L_SC, under deep supervision."""
 
-    texts: Tensor
-
-    def __init__(self, model: InstFormer, texts: Tensor, options: Stage1Options) -> None:
+    def __init__(self, proposals: ProposalNetwork, options: ProposalOptions) -> None:
         super().__init__()
-        self.model, self.options = model, options
-        self.register_buffer("texts", texts, persistent=False)  # (K, E) of the training vocabulary
+        self.proposals, self.options = proposals, options
 
     def forward(self, batch: FrameBatch, step: int) -> Losses:
-        """All losses of one step; "loss" is their weighted sum."""
-        device = batch.images.device
+        """All losses of one step; "loss" is their weighted sum, the others are the last layer's."""
         options, targets = self.options, batch.targets
-        outputs = self.model.proposals.decode(batch.images, deep=True)
+        outputs = self.proposals.decode(batch.images, deep=True)
         losses: Losses = {}
-        total = torch.zeros((), device=device)
-        for layer, output in enumerate(outputs):
+        total = torch.zeros((), device=batch.images.device)
+        for output in outputs:
             pairs = match(output, targets, options.points)
             entropy, dice = mask_losses(output, targets, pairs, options.points)
             objectness = objectness_loss(output, pairs)
             total = total + CLASS_WEIGHT * objectness + MASK_WEIGHT * entropy + DICE_WEIGHT * dice
-            if layer == len(outputs) - 1:
-                losses |= {"objectness": objectness, "mask": entropy, "dice": dice}
+            losses = {"objectness": objectness, "mask": entropy, "dice": dice}
         losses["margin"] = instance_margin_loss(outputs[-1].queries, options.margin, options.margin_mean)
         if options.margin_weight:
             total = total + options.margin_weight * losses["margin"]
-        if step >= options.instclip_from:
-            images = options.instclip_images or len(batch.images)
-            classes, accuracy = self._classify(batch, outputs[-1].mask_logits.detach().float(), pairs, images)
-            total = total + classes
-            losses |= {"classes": classes, "accuracy": accuracy}
         return {"loss": total, **losses}
 
-    def _classify(self, batch: FrameBatch, mask_logits: Tensor, pairs: Match, images: int) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and accuracy of the matched queries against the training vocabulary, on the first images."""
-        kept = pairs.image < images
-        image, query, target = pairs.image[kept], pairs.query[kept], pairs.target[kept]
-        slot = torch.cat(
-            [torch.arange(n, device=image.device) for n in batch.targets.counts[:images]]
-        )  # pairs by image
-        queries = torch.zeros(images, max(batch.targets.counts[:images]), dtype=torch.int64, device=image.device)
-        queries[image, slot] = query
-        masks = mask_logits[:images].gather(1, queries[..., None, None].expand(-1, -1, *mask_logits.shape[-2:]))
-        with autocast(batch.images.device):
-            tokens = self.model.instclip.encode(batch.images[:images], masks, queries).instances
-        tokens = F.normalize(tokens.float(), dim=-1)[image, slot]
-        logits = self.model.instclip.clip.logit_scale.exp() * tokens @ self.texts.t()
-        labels = batch.targets.labels[image, target]
-        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
+
+class AdapterStage(nn.Module):
+    """Trains LoRA, I_0 and R_0: cross-entropy of the matched queries against the training vocabulary.
+
+    The guidance is detached and no weight is shared, so InstCLIP learns nothing from training beside the proposal
+    network that it does not learn from training after it, on better masks.
+    """
+
+    texts: Tensor
+
+    def __init__(self, model: InstFormer, texts: Tensor, points: int) -> None:
+        super().__init__()
+        self.instclip = model.instclip
+        self._proposals = [model.proposals]  # in a list: frozen, no part of what is trained and saved here
+        self._points = points
+        self.register_buffer("texts", texts, persistent=False)  # (K, E) of the training vocabulary
+
+    def forward(self, batch: FrameBatch, step: int) -> Losses:
+        """Loss and accuracy of one step."""
+        with torch.no_grad():
+            output = self._proposals[0].eval().decode(batch.images)[-1]
+        pairs = match(output, batch.targets, self._points)
+        counts, device = batch.targets.counts, batch.images.device
+        slot = torch.cat([torch.arange(n, device=device) for n in counts])  # pairs come image by image
+        queries = torch.zeros(len(counts), max(counts), dtype=torch.int64, device=device)
+        queries[pairs.image, slot] = pairs.query
+        masks = output.mask_logits.gather(1, queries[..., None, None].expand(-1, -1, *output.mask_logits.shape[-2:]))
+        with autocast(device):
+            tokens = self.instclip.encode(batch.images, masks, queries).instances
+        tokens = F.normalize(tokens.float(), dim=-1)[pairs.image, slot]
+        logits = self.instclip.clip.logit_scale.exp() * tokens @ self.texts.t()
+        labels = batch.targets.labels.to(device)[pairs.image, pairs.target]
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}

@@ -88,7 +88,7 @@ class ClipBatches:
         return clips
 
 
-class Stage2(nn.Module):
+class RolloutStage(nn.Module):
     """L_TC over clips, teacher-forced; the state is held while an object is absent."""
 
     def __init__(self, rollout: RolloutTracker) -> None:
