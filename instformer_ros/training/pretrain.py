@@ -193,7 +193,8 @@ def initialise_clip(clip: Any) -> None:
     nn.init.normal_(clip.token_embedding.weight, std=0.02)
     nn.init.normal_(clip.positional_embedding, std=0.02)
     visual = clip.visual
-    visual.positional_embedding[1:].copy_(0.5 * _sine_grid(*visual.grid_size, visual.positional_embedding.shape[1]))
+    rows, columns = visual.grid_size
+    visual.positional_embedding[1:].copy_(0.5 * _sine_grid(rows, columns, visual.positional_embedding.shape[1]))
 
 
 def _sine_grid(rows: int, columns: int, width: int, slowest: float = 0.01) -> Tensor:
