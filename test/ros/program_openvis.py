@@ -1,0 +1,27 @@
+"""The openvis program with a made-up engine, for tests that send it signals. Argument 1: seconds to load the model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+
+def _make() -> Any:
+    from ros_fakes import Loader
+
+    from instformer_ros.nodes.openvis_node import OpenVisNode
+
+    class SlowLoader(Loader):
+        def __call__(self, model: str, device: str, settings: Any) -> Any:
+            print("loading", flush=True)
+            time.sleep(float(sys.argv[1]))
+            return super().__call__(model, device, settings)
+
+    return OpenVisNode(SlowLoader(engine_arguments={"step_time": 0.05}))
+
+
+if __name__ == "__main__":
+    from instformer_ros.nodes.run import run
+
+    raise SystemExit(run(_make))

@@ -1,0 +1,220 @@
+"""The frame pipeline, its helpers and the parameter table: no DDS needed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.qos import ReliabilityPolicy
+from ros_fakes import FakeEngine
+from ros_world import wait_for
+
+from instformer_ros.nodes.pipeline import Pipeline, Pixels
+from instformer_ros.ros.parameters import Spec, When
+from instformer_ros.ros.qos import choose_reliability
+from instformer_ros.ros.throttle import Throttle
+from instformer_ros.settings import Settings
+from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
+
+_RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+
+
+class Outlet:
+    """Takes numbers for messages; negative ones are bad."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, int, int]] = []  # camera, message, vocabulary version
+        self.vocabularies: list[Vocabulary] = []
+        self.complaints: list[tuple[str, str]] = []
+        self.deaf = False
+
+    def decode(self, message: int) -> Pixels:
+        if message < 0:
+            raise InstformerError(f"image {message} is negative: count up")
+        return np.zeros((4, 6, 3), np.uint8)
+
+    def publish(self, camera: str, message: int, image: Pixels, frame: TrackedFrame) -> None:
+        if self.deaf:
+            raise RuntimeError("no publisher")
+        self.published.append((camera, message, frame.vocabulary.version))
+
+    def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
+        self.vocabularies.append(vocabulary)
+
+    def complain(self, subject: str, error: BaseException) -> None:
+        self.complaints.append((subject, str(error)))
+
+
+Make = Callable[..., tuple[Pipeline[int], FakeEngine, Outlet]]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Pipeline[int]] = []
+
+    def build(**engine: Any) -> tuple[Pipeline[int], FakeEngine, Outlet]:
+        fake, outlet = FakeEngine(**engine), Outlet()
+        made.append(Pipeline(fake, outlet))
+        return made[-1], fake, outlet
+
+    yield build
+    for pipeline in made:
+        assert pipeline.close()
+
+
+def test_newest_frame_of_every_camera(make: Make) -> None:
+    pipeline, engine, outlet = make(step_time=0.05)
+    pipeline.put("a", 1)
+    wait_for(lambda: engine.steps)
+    for number in (2, 3, 4):
+        pipeline.put("a", number)
+    pipeline.put("b", 9)
+    wait_for(lambda: len(outlet.published) == 3)
+    assert outlet.published == [("a", 1, 0), ("a", 4, 0), ("b", 9, 0)]
+    assert len(engine.steps) == 2 and set(engine.steps[1]) == {"a", "b"}
+    counts = pipeline.counts()[0]
+    assert (counts["a"].received, counts["a"].answered, counts["a"].dropped) == (4, 2, 2)
+    assert str(counts["b"]) == "1 received, 1 answered, 0 dropped, 0 refused, 0 failed"
+
+
+def test_a_bad_frame_does_not_take_the_other_cameras_down(make: Make) -> None:
+    pipeline, _, outlet = make(step_time=0.02)
+    pipeline.put("a", 1)
+    for number in range(20):
+        pipeline.put("a", -1 - number)
+        pipeline.put("b", number)
+        time.sleep(0.005)
+    wait_for(lambda: ("b", 19, 0) in outlet.published)
+    assert outlet.complaints and all(camera == "a" for camera, _ in outlet.complaints)
+    counts = pipeline.counts()[0]
+    assert counts["a"].refused == len(outlet.complaints) and counts["b"].refused == 0
+
+
+def test_failures_are_counted_and_survived(make: Make) -> None:
+    pipeline, engine, outlet = make()
+    engine.fault = MemoryError("no memory")
+    pipeline.put("a", 1)
+    wait_for(lambda: outlet.complaints)
+    engine.fault, outlet.deaf = None, True
+    pipeline.put("a", 2)
+    wait_for(lambda: len(outlet.complaints) == 2)
+    outlet.deaf = False
+    pipeline.put("a", 3)
+    wait_for(lambda: outlet.published == [("a", 3, 0)])
+    counts = pipeline.counts()[0]["a"]
+    assert (counts.failed, counts.answered, counts.refused) == (2, 1, 0)
+
+
+def test_words_change_between_frames_only(make: Make) -> None:
+    pipeline, engine, outlet = make(step_time=0.002)
+    stop = threading.Event()
+
+    def film() -> None:
+        while not stop.is_set():
+            pipeline.put("a", 1)
+            time.sleep(0.001)
+
+    threading.Thread(target=film, daemon=True).start()
+    seen = []
+    step = engine.step
+
+    def watched(images: Any) -> dict[str, TrackedFrame]:
+        before = engine.vocabulary
+        answer = step(images)
+        seen.append(before is engine.vocabulary)
+        return answer
+
+    engine.step = watched  # type: ignore[method-assign]
+    for number in range(100):
+        pipeline.set_vocabulary([f"word {number}"]).result(10)
+    stop.set()
+    assert len(seen) > 30 and all(seen)
+    assert [v.version for v in outlet.vocabularies] == list(range(1, 101))
+
+
+def test_the_same_words_change_nothing(make: Make) -> None:
+    pipeline, _, outlet = make()
+    assert pipeline.set_vocabulary(["a"]).result(10).version == 1
+    assert pipeline.set_vocabulary(["a"]).result(10).version == 1
+    assert pipeline.set_vocabulary(["a"], always=True).result(10).version == 2
+    assert len(outlet.vocabularies) == 2
+
+
+def test_refused_words_reach_who_asked(make: Make) -> None:
+    pipeline, engine, _ = make()
+    pipeline.set_vocabulary(["good"]).result(10)
+    with pytest.raises(InstformerError, match="unspeakable"):
+        pipeline.set_vocabulary(["unspeakable"]).result(10)
+    assert engine.vocabulary.names == ("good",)
+
+
+def test_settings_and_resets_come_between_frames(make: Make) -> None:
+    pipeline, engine, _ = make()
+    pipeline.set_settings(Settings(score_threshold=0.9)).result(10)
+    assert engine.settings.score_threshold == 0.9
+    pipeline.reset().result(10)
+    assert engine.resets == 1
+
+
+def test_discard_waits_for_the_pass_under_way(make: Make) -> None:
+    pipeline, engine, outlet = make(step_time=0.2)
+    pipeline.put("a", 1)
+    wait_for(lambda: engine.steps)
+    pipeline.put("a", 2)
+    pipeline.discard()
+    assert outlet.published == [("a", 1, 0)]
+    assert pipeline.counts()[0]["a"].dropped == 1
+
+
+def test_closing_ends_the_threads_and_answers_everybody(make: Make) -> None:
+    before = threading.active_count()
+    pipeline, engine, _ = make(encode_time=0.3)
+    waiting = [pipeline.set_vocabulary([f"word {n}"]) for n in range(3)]
+    assert pipeline.close() and engine.closed
+    assert threading.active_count() == before
+    for future in waiting:
+        assert future.cancelled() or future.done()
+    assert pipeline.set_vocabulary(["late"]).cancelled()
+
+
+@pytest.mark.parametrize(
+    ("wish", "offered", "current", "chosen"),
+    [
+        ("auto", [], _RELIABLE, _RELIABLE),
+        ("auto", [], _BEST_EFFORT, _BEST_EFFORT),
+        ("auto", [_RELIABLE, _RELIABLE], _BEST_EFFORT, _RELIABLE),
+        ("auto", [_RELIABLE, _BEST_EFFORT], _RELIABLE, _BEST_EFFORT),
+        ("reliable", [_BEST_EFFORT], _BEST_EFFORT, _RELIABLE),
+        ("best_effort", [_RELIABLE], _RELIABLE, _BEST_EFFORT),
+    ],
+)
+def test_reliability(wish: str, offered: list[Any], current: Any, chosen: Any) -> None:
+    assert choose_reliability(wish, offered, current) == chosen
+
+
+def test_throttle() -> None:
+    now = [0.0]
+    throttle = Throttle(5.0, lambda: now[0])
+    assert throttle("a", "bad") == "bad"
+    assert throttle("b", "worse") == "worse"
+    for now[0] in (1.0, 2.0, 4.9):
+        assert throttle("a", "bad") is None
+    now[0] = 6.0
+    assert throttle("a", "bad again") == "bad again (and 3 more in the last 6 s)"
+    now[0] = 20.0
+    assert throttle("a", "bad") == "bad"
+
+
+def test_a_spec_says_what_it_takes_and_why_it_refuses() -> None:
+    spec = Spec("mode", "fast", "how it goes", When.CONFIGURE, choices=("fast", "slow"))
+    assert spec.refusal("slow", configured=False) is None
+    assert "fast, slow" in str(spec.refusal("odd", configured=False))
+    assert "unconfigured" in str(spec.refusal("slow", configured=True))
+    assert "fast, slow" in spec.descriptor().additional_constraints
+    assert Spec("x", 1.0, "", least=0, most=2).descriptor().floating_point_range[0].to_value == 2.0
+    assert Spec("x", 1, "", When.START, least=0, most=2).descriptor().integer_range[0].to_value == 2
+    assert Spec("x", 1, "", When.START).descriptor().read_only
