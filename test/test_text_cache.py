@@ -1,0 +1,78 @@
+"""Text embeddings in memory and on disk: each word once, never another model's, and no harm from a bad disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from instformer_ros.text_cache import TextCache, default_folder
+
+
+class Counting:
+    """Stands for a text encoder of width 4 and notes what it was asked."""
+
+    def __init__(self, fingerprint: str = "one") -> None:
+        self.asked: list[str] = []
+        self._fingerprint = fingerprint
+
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        self.asked += names
+        vectors = [torch.tensor([len(n), ord(n[0]), ord(n[-1]), len(self._fingerprint)]).float() for n in names]
+        return torch.stack([v / v.norm() for v in vectors]) if vectors else torch.zeros(0, 4)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def cache(encoder: Counting, folder: Path) -> TextCache:
+    return TextCache(encoder, folder)  # type: ignore[arg-type]
+
+
+def test_every_word_is_embedded_once(tmp_path: Path) -> None:
+    encoder = Counting()
+    words = cache(encoder, tmp_path)
+    first = words(["mug", "drill", "mug"], 4)
+    assert encoder.asked == ["mug", "drill"]
+    assert torch.equal(first, Counting()(["mug", "drill", "mug"]))
+    assert torch.equal(words(["drill", "cup"], 4), Counting()(["drill", "cup"]))
+    assert encoder.asked == ["mug", "drill", "cup"]
+    assert words([], 4).shape == (0, 4)
+
+
+def test_another_session_reads_from_disk_and_another_model_does_not(tmp_path: Path) -> None:
+    wanted = cache(Counting(), tmp_path)(["mug", "杯子"], 4)
+    again, other = Counting(), Counting("two models")
+    assert torch.equal(cache(again, tmp_path)(["杯子", "mug"], 4), wanted.flip(0))
+    assert again.asked == []
+    cache(other, tmp_path)(["mug"], 4)
+    assert other.asked == ["mug"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 16, b"\xff" * 16, b"\0" * 20])
+def test_a_damaged_file_is_embedded_anew(tmp_path: Path, damage: bytes) -> None:
+    wanted = cache(Counting(), tmp_path)(["mug"], 4)
+    (file,) = [f for f in tmp_path.rglob("*") if f.is_file()]
+    file.write_bytes(damage)
+    encoder = Counting()
+    assert torch.equal(cache(encoder, tmp_path)(["mug"], 4), wanted)
+    assert encoder.asked == ["mug"]
+    healed = Counting()
+    cache(healed, tmp_path)(["mug"], 4)
+    assert healed.asked == []
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    assert cache(Counting(), blocked)(["mug"], 4).shape == (1, 4)
+
+
+def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "instformer_ros" / "text"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "instformer_ros" / "text"
