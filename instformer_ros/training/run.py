@@ -37,7 +37,7 @@ class Plan:
     scenes: int = 40_000
     pretrain_steps: int = 2000
     pretrain_batch: int = 128
-    proposal_steps: int = 5000
+    proposal_steps: int = 3000
     proposal_batch: int = 8
     proposal_points: int = 1024
     adapter_steps: int = 600
