@@ -33,11 +33,11 @@ ARGUMENTS = [
     (
         "transport_profile",
         str(SHARE / "config" / "fastdds.xml"),
-        "Fast DDS profile with shared memory large enough for images; one set in the environment goes first; "
-        "empty for Fast DDS's defaults",
+        "Fast DDS profile with shared memory for images (empty: Fast DDS's defaults); the environment's goes first",
     ),
 ]
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2, 3
+WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -53,7 +53,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     actions: list[LaunchDescriptionEntity] = []
     if given["transport_profile"] and not any(name in os.environ for name in PROFILE_VARIABLES):
-        actions += [SetEnvironmentVariable(name, given["transport_profile"]) for name in PROFILE_VARIABLES]
+        variable = PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") not in WITH_FAST_DDS_2]
+        actions.append(SetEnvironmentVariable(variable, given["transport_profile"]))
 
     chosen: dict = {name: ParameterValue(given[name], value_type=str) for name in ("model", "device") if given[name]}
     words = [word.strip() for word in given["vocabulary"].split(",") if word.strip()]

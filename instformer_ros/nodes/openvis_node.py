@@ -16,6 +16,7 @@ from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.service import Service
@@ -207,9 +208,11 @@ class OpenVisNode(LifecycleNode):
     def _unsubscribe(self) -> None:
         self._stop_reports()
         totals = self._pipeline.counts()[0] if self._pipeline is not None else {}
+        # Once a signal has ended the context, the node's own logger can only complain that it cannot reach /rosout.
+        logger = self.get_logger() if self.context.ok() else get_logger("openvis_node")
         for name, camera in self._cameras.items():
             if camera.images is not None:
-                self.get_logger().info(f"'{camera.images.topic_name}' in all: {totals.get(name, Counts())}")
+                logger.info(f"'{camera.images.topic_name}' in all: {totals.get(name, Counts())}")
                 camera.images.close()
                 camera.images = None
 
@@ -241,13 +244,13 @@ class OpenVisNode(LifecycleNode):
         if not self.context.ok():
             return  # everything fails while the process is being ended
         camera = self._cameras.get(subject)
-        topic = f"'{camera.images.topic_name}'" if camera and camera.images else subject or "image"
+        topic = f"'{camera.images.topic_name}': " if camera and camera.images else ""
         if isinstance(error, InstformerError):
-            text = self._complaints(f"{subject} refused", f"{topic}: {error}")
+            text = self._complaints(f"{subject} refused", f"{topic}{error}")
             if text is not None:
                 self.get_logger().warning(text)
         else:
-            text = self._complaints(f"{subject} failed", f"{topic}: {type(error).__name__}: {error}")
+            text = self._complaints(f"{subject} failed", f"{topic}{type(error).__name__}: {error}")
             if text is not None:
                 self.get_logger().error(text + "\n" + "".join(traceback.format_exception(error)))
 
