@@ -73,16 +73,17 @@ def _expose_random(rng: np.random.Generator, image: Image) -> Image:
 
 
 def scene(
-    rng: np.random.Generator, classes: Sequence[str], size: tuple[int, int] = (96, 96)
+    rng: np.random.Generator, classes: Sequence[str], size: tuple[int, int] = (96, 96), largest: float = 90.0
 ) -> tuple[Image, str, tuple[str, ...]]:
     """A captioned scene for the image-text pre-training: a whole picture with its background, never a masked crop.
 
-    Half the scenes hold one object of 24-90 px, the others two or three of 24-48 px.
+    Half the scenes hold one object of 24 px to ``largest``, the others two or three of 24-48 px.
 
     Args:
         rng: The source of all chance.
         classes: The names to draw from.
         size: Height and width in pixels.
+        largest: Diameter of the largest single object, in pixels.
 
     Returns:
         The image ((H, W, 3) uint8 RGB), its caption, and the names of its objects in the caption's order.
@@ -94,7 +95,7 @@ def scene(
     names = draw_names(rng, classes, count, twins=False)
     poses: list[Pose] = []
     for _ in names:
-        diameter = random_diameter(rng, SMALLEST, 90.0 if single else 48.0)
+        diameter = random_diameter(rng, SMALLEST, largest if single else min(48.0, largest))
         pose = random_pose(rng, diameter, height, width, 0.45)
         for _ in range(12):  # look for a free place; a crowded scene stays as it is
             if all(math.hypot(pose.x - p.x, pose.y - p.y) > 0.45 * (diameter + p.diameter) for p in poses):

@@ -1,7 +1,7 @@
 """Image-text pre-training of the small CLIP (Radford et al. 2021) on ToyVIS's captioned scenes.
 
-CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96, each with the position embeddings of a
-random place in the frame, costs a fifth and still teaches every position.
+CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96 and 64x64, each with the position
+embeddings of a random place in the frame, costs a fifth or a twelfth and still teaches every position.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from instformer_ros.model.clip import Tokenizer
 from instformer_ros.model.instclip import InstClip
 from instformer_ros.training.loop import Losses
 
-SIDE = 96  # of a window, in pixels
 MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
 _MENTIONS = 3  # objects a scene, and mentions a caption, at most
 _CHUNK = 500
@@ -35,24 +34,26 @@ _GROUP = 8  # scenes of one colour and texture
 class Scenes:
     """A pool of captioned scenes; flips and quarter turns multiply it by eight without changing a caption's truth."""
 
-    images: NDArray[np.uint8]  # (S, 96, 96, 3) RGB
+    images: NDArray[np.uint8]  # (S, side, side, 3) RGB
     captions: list[str]
     objects: list[tuple[str, ...]]
 
 
 def _make_chunk(
-    seed: int, index: int, count: int, classes: tuple[str, ...]
+    seed: int, side: int, index: int, count: int, classes: tuple[str, ...]
 ) -> list[tuple[NDArray[np.uint8], str, tuple[str, ...]]]:
     rng = np.random.default_rng([seed, index])
-    return [toyvis.scene(rng, classes, (SIDE, SIDE)) for _ in range(count)]
+    return [toyvis.scene(rng, classes, (side, side), largest=side - 6) for _ in range(count)]
 
 
-def make_scenes(seed: int, count: int, classes: tuple[str, ...], workers: int = 2) -> Scenes:
-    """Paints a pool of ``count`` scenes, the same for the same seed whatever the number of workers."""
+def make_scenes(seed: int, side: int, count: int, classes: tuple[str, ...], workers: int = 2) -> Scenes:
+    """Paints ``count`` scenes of ``side`` x ``side`` pixels, the same for a seed whatever the number of workers."""
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
     scenes = []
     with ProcessPoolExecutor(workers) as pool:
-        jobs = pool.map(_make_chunk, itertools.repeat(seed), range(len(sizes)), sizes, itertools.repeat(classes))
+        chunks = range(len(sizes))
+        same = itertools.repeat
+        jobs = pool.map(_make_chunk, same(seed), same(side), chunks, sizes, same(classes))
         with tqdm(total=count, desc="scenes", unit="scene") as bar:
             for chunk in jobs:
                 scenes += chunk
@@ -65,7 +66,7 @@ def make_scenes(seed: int, count: int, classes: tuple[str, ...], workers: int = 
 class SceneBatch:
     """One step's data."""
 
-    images: Tensor  # (B, 3, 96, 96) float32 RGB, 0-255
+    images: Tensor  # (B, 3, side, side) float32 RGB, 0-255
     tokens: Tensor  # (B, L) int64
     true: Tensor  # (B, B) bool: is caption j true of image i?
 
@@ -93,7 +94,7 @@ class SceneBatches:
         for start in range(self._batch // 2, self._batch, _GROUP):
             rows = self._alike[int(rng.integers(len(self._alike)))]
             picks[start : start + _GROUP] = rng.choice(rows, len(picks[start : start + _GROUP]))
-        images = np.empty((self._batch, SIDE, SIDE, 3), np.uint8)
+        images = np.empty((self._batch, *self._scenes.images.shape[1:]), np.uint8)
         captions = []
         shown = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the objects in each image
         said = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the mentions in each caption
@@ -172,7 +173,7 @@ def pretrain_losses(instclip: InstClip, batch: SceneBatch) -> Losses:
     """Losses of one step; to be called under autocast."""
     clip, device = instclip.clip, instclip.pixel_mean.device
     rows, columns = instclip.visual.grid_size
-    side = SIDE // instclip.patch
+    side = batch.images.shape[-1] // instclip.patch
     corners = torch.stack(
         [torch.randint(rows - side + 1, (len(batch.images),)), torch.randint(columns - side + 1, (len(batch.images),))],
         1,

@@ -28,6 +28,7 @@ from instformer_ros.weights import checkpoint
 
 SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
 BASE = toyvis.class_names("base")  # what stages 1 and 2 may see
+WIDE, CLOSE = 96, 64  # sides of the scenes of the pre-training, in pixels
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,11 @@ class Plan:
     """How much of everything."""
 
     scenes: int = 40_000
-    pretrain_steps: int = 2000
-    pretrain_batch: int = 128
+    wide_steps: int = 1250  # pre-training on windows of 96x96, which hold the largest objects ...
+    wide_schedule: int = 2000  # ... at the rates of a schedule of so many steps
+    wide_batch: int = 128
+    close_steps: int = 1800  # then on windows of 64x64: three times the scenes in the same time
+    close_batch: int = 256
     proposal_steps: int = 3000
     proposal_batch: int = 8
     proposal_points: int = 1024
@@ -48,7 +52,8 @@ class Plan:
 
 
 SMOKE = Plan(
-    scenes=1000, pretrain_steps=20, pretrain_batch=64, proposal_steps=30, proposal_batch=4, proposal_points=256,
+    scenes=1000, wide_steps=12, wide_schedule=20, wide_batch=64, close_steps=20, close_batch=64,
+    proposal_steps=30, proposal_batch=4, proposal_points=256,
     adapter_steps=10, adapter_batch=4, rollout_videos=2, rollout_steps=20, rollout_batch=4,
 )  # fmt: skip
 
@@ -63,19 +68,24 @@ def build(scenes: Scenes, seed: int) -> InstFormer:
 
 
 def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: Path) -> None:
-    """Image-text pre-training of the CLIP half."""
+    """Image-text pre-training of the CLIP half, in two phases. ``scenes`` is the pool of the first."""
     instclip = model.instclip
     device = instclip.pixel_mean.device
     tokenizer = Tokenizer(model.config.clip, instclip.clip.context_length)
-    batches = SceneBatches(scenes, tokenizer, plan.pretrain_batch, seed)
 
     def compute(batch: Any, step: int) -> Any:
         with autocast(device):
             return pretrain_losses(instclip, batch)
 
+    def phase(name: str, pool: Scenes, batch: int, seed: int, schedule: int, steps: int) -> None:
+        batches = SceneBatches(pool, tokenizer, batch, seed)
+        rates = Schedule(schedule, 1e-3, warmup=min(100, schedule // 5), clip=1.0)
+        run_stage(name, instclip.clip, batches, compute, rates, folder, betas=(0.9, 0.98), stop_after=steps)
+
     instclip.clip.requires_grad_(True)
-    schedule = Schedule(plan.pretrain_steps, 1e-3, warmup=min(100, plan.pretrain_steps // 5), clip=1.0)
-    run_stage("pretrain", instclip.clip, batches, compute, schedule, folder, betas=(0.9, 0.98))
+    phase("pretrain", scenes, plan.wide_batch, seed, plan.wide_schedule, plan.wide_steps)
+    closer = make_scenes(seed + 1, CLOSE, plan.scenes, SEEN)
+    phase("pretrain_close", closer, plan.close_batch, seed + 1, plan.close_steps, plan.close_steps)
     instclip.clip.requires_grad_(False)
     instclip.reset_tokens()
 
@@ -113,7 +123,7 @@ def train_toyvis(plan: Plan, seed: int, folder: Path, device: torch.device) -> P
         InstformerError: ``folder`` holds the progress of another plan or seed.
     """
     _claim(folder, plan, seed)
-    scenes = make_scenes(seed, plan.scenes, SEEN)
+    scenes = make_scenes(seed, WIDE, plan.scenes, SEEN)
     model = build(scenes, seed).to(device)
     pretrain(model, scenes, plan, seed, folder)
     train_proposals(model, plan, seed, folder)
