@@ -1,7 +1,8 @@
 """Image-text pre-training of the small CLIP (Radford et al. 2021) on ToyVIS's captioned scenes.
 
 CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96 and 64x64, each with the position
-embeddings of a random place in the frame, costs a fifth or a twelfth and still teaches every position.
+embeddings of a random place in the frame, costs a fifth or a twelfth and still teaches every position; a short phase on
+whole frames ends it.
 """
 
 from __future__ import annotations
@@ -27,33 +28,34 @@ from instformer_ros.training.loop import Losses
 MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
 _MENTIONS = 3  # objects a scene, and mentions a caption, at most
 _CHUNK = 500
+LARGEST = 90  # diameter of a single object, in pixels
 _GROUP = 8  # scenes of one colour and texture
 
 
 @dataclass
 class Scenes:
-    """A pool of captioned scenes; flips and quarter turns multiply it by eight without changing a caption's truth."""
+    """A pool of captioned scenes; flips and turns multiply it by eight (oblong: four) and leave the captions true."""
 
-    images: NDArray[np.uint8]  # (S, side, side, 3) RGB
+    images: NDArray[np.uint8]  # (S, H, W, 3) RGB
     captions: list[str]
     objects: list[tuple[str, ...]]
 
 
 def _make_chunk(
-    seed: int, side: int, index: int, count: int, classes: tuple[str, ...]
+    seed: int, size: tuple[int, int], index: int, count: int, classes: tuple[str, ...]
 ) -> list[tuple[NDArray[np.uint8], str, tuple[str, ...]]]:
     rng = np.random.default_rng([seed, index])
-    return [toyvis.scene(rng, classes, (side, side), largest=side - 6) for _ in range(count)]
+    return [toyvis.scene(rng, classes, size, largest=min(LARGEST, min(size) - 6)) for _ in range(count)]
 
 
-def make_scenes(seed: int, side: int, count: int, classes: tuple[str, ...], workers: int = 2) -> Scenes:
-    """Paints ``count`` scenes of ``side`` x ``side`` pixels, the same for a seed whatever the number of workers."""
+def make_scenes(seed: int, size: tuple[int, int], count: int, classes: tuple[str, ...], workers: int = 2) -> Scenes:
+    """Paints ``count`` scenes of ``size`` (H, W), the same for a seed whatever the number of workers."""
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
     scenes = []
     with ProcessPoolExecutor(workers) as pool:
         chunks = range(len(sizes))
         same = itertools.repeat
-        jobs = pool.map(_make_chunk, same(seed), same(side), chunks, sizes, same(classes))
+        jobs = pool.map(_make_chunk, same(seed), same(size), chunks, sizes, same(classes))
         with tqdm(total=count, desc="scenes", unit="scene") as bar:
             for chunk in jobs:
                 scenes += chunk
@@ -66,7 +68,7 @@ def make_scenes(seed: int, side: int, count: int, classes: tuple[str, ...], work
 class SceneBatch:
     """One step's data."""
 
-    images: Tensor  # (B, 3, side, side) float32 RGB, 0-255
+    images: Tensor  # (B, 3, H, W) float32 RGB, 0-255
     tokens: Tensor  # (B, L) int64
     true: Tensor  # (B, B) bool: is caption j true of image i?
 
@@ -95,11 +97,13 @@ class SceneBatches:
             rows = self._alike[int(rng.integers(len(self._alike)))]
             picks[start : start + _GROUP] = rng.choice(rows, len(picks[start : start + _GROUP]))
         images = np.empty((self._batch, *self._scenes.images.shape[1:]), np.uint8)
+        quarter = 3 if images.shape[1] == images.shape[2] else 2  # an oblong picture can only be turned by halves
         captions = []
         shown = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the objects in each image
         said = np.zeros((self._batch, _MENTIONS), np.int64)  # bits of the mentions in each caption
         for row, pick in enumerate(picks):
-            image = np.rot90(self._scenes.images[pick], int(rng.integers(4)))
+            turns = int(rng.integers(4)) & quarter
+            image = np.rot90(self._scenes.images[pick], turns)
             images[row] = image[:, ::-1] if rng.random() < 0.5 else image
             caption = self._scenes.captions[pick]
             for slot, name in enumerate(self._scenes.objects[pick]):
@@ -173,11 +177,9 @@ def pretrain_losses(instclip: InstClip, batch: SceneBatch) -> Losses:
     """Losses of one step; to be called under autocast."""
     clip, device = instclip.clip, instclip.pixel_mean.device
     rows, columns = instclip.visual.grid_size
-    side = batch.images.shape[-1] // instclip.patch
-    corners = torch.stack(
-        [torch.randint(rows - side + 1, (len(batch.images),)), torch.randint(columns - side + 1, (len(batch.images),))],
-        1,
-    )
+    height, width = (side // instclip.patch for side in batch.images.shape[-2:])
+    count = (len(batch.images),)
+    corners = torch.stack([torch.randint(rows - height + 1, count), torch.randint(columns - width + 1, count)], 1)
     images = encode_windows(instclip, batch.images.to(device), corners.to(device))
     texts = clip.encode_text(batch.tokens.to(device))
     images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
