@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,32 +21,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instformer_ros import masks as rle
+from instformer_ros.devices import find_device
 from instformer_ros.model.config import ModelConfig
-from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
 from instformer_ros.paths import model_path
+from instformer_ros.preprocess import Image, check_image, network_input, network_size
 from instformer_ros.settings import Settings
 from instformer_ros.structures import (
     Detection,
     InstanceTokens,
-    InstformerError,
     Proposals,
     TrackedFrame,
     TrackedInstance,
     Vocabulary,
 )
 from instformer_ros.text_cache import TextCache
+from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
 from instformer_ros.weights import checkpoint
 
 __all__ = ["EncodedVocabulary", "Engine", "Settings", "parse_vocabulary"]
 
-Image = NDArray[np.uint8]
 _CERTAIN = 20.0  # logit of a given mask
 _LABELS = 65535  # values of a label image
-_LARGEST = 16384  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,8 @@ class Engine:
         self._model = model.eval().requires_grad_(False)
         self._model.instclip.merge_lora()
         self._model.to(device)
-        self._texts = TextCache(TextEncoder(model.instclip, model.config.clip))
-        self._tokenizer = TextEncoder(model.instclip, model.config.clip).tokenizer
+        encoder = TextEncoder(model.instclip, model.config.clip)
+        self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
         self._ids = itertools.count(1)
         self._cameras: dict[str, _Camera] = {}
         self._lock = threading.Lock()  # guards the cameras
@@ -168,7 +166,7 @@ class Engine:
         """Runs the network once on a grey frame, so that the first real one finds it ready. Tracks are not touched."""
         grey = np.full((height, width, 3), 128, np.uint8)
         with torch.inference_mode():
-            self._model(self._network_input([grey]))
+            self._model(network_input([grey], self.config, self.device))
 
     def step(self, images: Mapping[str, Image]) -> dict[str, TrackedFrame]:
         """One frame from each of some cameras, in one network pass per frame size.
@@ -214,7 +212,7 @@ class Engine:
         self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None
     ) -> dict[str, TrackedFrame]:
         for camera, image in images.items():
-            _check_image(camera, image)
+            check_image(camera, image)
         settings, active = self.settings, self._active  # one of each for the whole frame
         groups: dict[tuple[int, int], list[str]] = defaultdict(list)
         for camera, image in images.items():
@@ -224,7 +222,7 @@ class Engine:
             for cameras in groups.values():
                 watch = _Stopwatch()
                 with watch("preprocess"):
-                    batch = self._network_input([images[camera] for camera in cameras])
+                    batch = network_input([images[camera] for camera in cameras], self.config, self.device)
                 with watch("proposals"):
                     proposals = self._model.proposals(batch)
                 if given is not None:
@@ -242,23 +240,12 @@ class Engine:
                     frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())
         return {camera: frames[camera] for camera in images}
 
-    def _network_input(self, images: Sequence[Image]) -> Tensor:
-        """Pictures of one network size to (B, 3, h, w) float, RGB, 0-255, on the device."""
-        height, width = network_size(images[0].shape[0], images[0].shape[1], self.config)
-        stack = np.empty((len(images), height, width, 3), np.uint8)
-        for i, image in enumerate(images):
-            shrinks = height < image.shape[0]
-            cv2.resize(
-                image, (width, height), dst=stack[i], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
-        return torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2).float()
-
     def _replace_masks(self, proposals: Proposals, index: int, given: NDArray[np.bool_]) -> tuple[Proposals, Tensor]:
         """The proposals of one image with their masks replaced, and the rows whose queries they took."""
         logits = proposals.mask_logits[index]
         wanted = torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
         wanted = F.interpolate(wanted, logits.shape[-2:], mode="area")[0] > 0.5 if len(given) else logits[:0] > 0
-        rows = (_overlaps(wanted, logits > 0)).argmax(1) if len(given) else wanted.new_zeros(0, dtype=torch.int64)
+        rows = (overlaps(wanted, logits > 0)).argmax(1) if len(given) else wanted.new_zeros(0, dtype=torch.int64)
         sharp = torch.where(wanted, _CERTAIN, -_CERTAIN)[None]
         replaced = Proposals(proposals.queries[index, rows][None], torch.ones(1, len(rows), device=self.device), sharp)
         return replaced, rows[None]
@@ -371,75 +358,9 @@ class _Stopwatch:
         return other
 
 
-def find_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that exists.
-
-    Raises:
-        InstformerError: it does not.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InstformerError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InstformerError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InstformerError(f"device '{name}' does not exist, this machine has {count} CUDA devices; use auto or cpu")
-    return device
-
-
-def network_size(height: int, width: int, config: ModelConfig) -> tuple[int, int]:
-    """Size at which the network sees a picture: short side as configured unless the long one grows too long.
-
-    Rounded to multiples of the masks' stride, so that mask pixels tile the picture.
-    """
-    scale = min(config.short_side / min(height, width), config.long_side / max(height, width))
-    return tuple(max(1, round(side * scale / MASK_STRIDE)) * MASK_STRIDE for side in (height, width))  # type: ignore[return-value]
-
-
-def drop_duplicates(scores: Tensor, masks: Tensor, threshold: float) -> Tensor:
-    """Zeroes the score of each proposal whose mask overlaps a better one's.
-
-    Args:
-        scores: (N,) in [0, 1].
-        masks: (N, h, w) bool.
-        threshold: least IoU of two proposals for one object.
-    """
-    order = scores.argsort(descending=True)
-    overlap = (_overlaps(masks, masks) >= threshold)[order][:, order].cpu().numpy()
-    kept = np.ones(len(overlap), bool)
-    for row in range(len(overlap)):
-        if kept[row]:
-            kept[row + 1 :] &= ~overlap[row, row + 1 :]
-    result = scores.clone()
-    result[order[torch.from_numpy(~kept).to(order.device)]] = 0
-    return result
-
-
-def _overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of all pairs of (M, h, w) and (N, h, w) bool masks -> (M, N); 0 for two empty ones."""
-    a, b = first.flatten(1).float(), second.flatten(1).float()
-    common = a @ b.t()
-    union = a.sum(1)[:, None] + b.sum(1)[None] - common
-    return common / union.clamp(min=1)
-
-
 def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:
     """One image out of a batch."""
     one = slice(index, index + 1)
     return InstanceTokens(
         Proposals(proposals.queries[one], proposals.objectness[one], proposals.mask_logits[one]), tokens[one]
     )
-
-
-def _check_image(camera: str, image: Image) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InstformerError(f"image of camera '{camera}' is {form}; give RGB uint8 (H, W, 3)")
-    if not (0 < image.shape[0] <= _LARGEST and 0 < image.shape[1] <= _LARGEST):
-        raise InstformerError(
-            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {_LARGEST} a side"
-        )

@@ -20,12 +20,15 @@ from torch.nn import functional as F
 
 from instformer_ros import masks as rle
 from instformer_ros.data.toyvis import ToyVideo
-from instformer_ros.engine import Engine, drop_duplicates, find_device, network_size
+from instformer_ros.devices import find_device
+from instformer_ros.engine import Engine
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.vocabulary import TextEncoder, class_scores
+from instformer_ros.preprocess import network_size
 from instformer_ros.settings import Settings
 from instformer_ros.structures import Detection, InstformerError, TrackedFrame, TrackState
+from instformer_ros.tracking.duplicates import drop_duplicates
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker
 from instformer_ros.weights import checkpoint
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from instformer_ros.data import toyvis
-from instformer_ros.engine import find_device
+from instformer_ros.devices import find_device
 from instformer_ros.model.clip import Tokenizer, tokens_of
 from instformer_ros.model.config import toyvis_config
 from instformer_ros.model.instformer import InstFormer

@@ -1,0 +1,48 @@
+"""From a camera's picture to the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instformer_ros.model.config import ModelConfig
+from instformer_ros.model.guidance import MASK_STRIDE
+from instformer_ros.structures import InstformerError
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+_LARGEST = 16384  # pixels a side
+
+
+def check_image(camera: str, image: Image) -> None:
+    """Raises InstformerError for what is no RGB uint8 (H, W, 3) picture of at most 16384 pixels a side."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InstformerError(f"image of camera '{camera}' is {form}; give RGB uint8 (H, W, 3)")
+    if not (0 < image.shape[0] <= _LARGEST and 0 < image.shape[1] <= _LARGEST):
+        raise InstformerError(
+            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {_LARGEST} a side"
+        )
+
+
+def network_size(height: int, width: int, config: ModelConfig) -> tuple[int, int]:
+    """Size at which the network sees a picture: short side as configured unless the long one grows too long.
+
+    Rounded to multiples of the masks' stride, so that mask pixels tile the picture.
+    """
+    scale = min(config.short_side / min(height, width), config.long_side / max(height, width))
+    return tuple(max(1, round(side * scale / MASK_STRIDE)) * MASK_STRIDE for side in (height, width))  # type: ignore[return-value]
+
+
+def network_input(images: Sequence[Image], config: ModelConfig, device: torch.device) -> Tensor:
+    """Pictures of one network size to (B, 3, h, w) float, RGB, 0-255, on the device."""
+    height, width = network_size(images[0].shape[0], images[0].shape[1], config)
+    stack = np.empty((len(images), height, width, 3), np.uint8)
+    for i, image in enumerate(images):
+        method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+        cv2.resize(image, (width, height), dst=stack[i], interpolation=method)
+    return torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).float()
