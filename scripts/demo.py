@@ -39,6 +39,8 @@ PACKAGE = "instformer_ros"
 DEFAULT_VIDEO = "toyvis:900001"
 IMAGES, OPENVIS = "/camera/image_raw", "/openvis"
 DOMAINS = range(40, 100)  # of those that are safe on any platform, 0-101; low ones are what people use by hand
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # of Fast DDS 2, and of 3
+WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
 START_SECONDS = 300.0  # for the node to load its model and listen; a GPU's first start can be slow
 ANSWER_SECONDS = 60.0  # for the answer to the last frame
 STOP_SECONDS = 15.0  # for a process to end by itself after SIGINT
@@ -109,9 +111,8 @@ def private_domain() -> Iterator[int]:
 def use_transport_profile() -> None:
     """Shared memory large enough for images, unless the user has a profile of their own."""
     profile = ROOT / "config" / "fastdds.xml"
-    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        if profile.exists():
-            os.environ.setdefault(variable, str(profile))
+    if profile.exists() and not any(name in os.environ for name in PROFILE_VARIABLES):
+        os.environ[PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") not in WITH_FAST_DDS_2]] = str(profile)
 
 
 # --- Processes --------------------------------------------------------------------------------------------------------
