@@ -175,6 +175,13 @@ def test_pieces_that_were_not_kept_take_the_fallback_row(encoder: TextEncoder) -
     assert torch.equal(encoder(["zebra"]), encoder(["horse"])), "all unknown pieces are the same"
 
 
+@pytest.mark.parametrize("token", [49408, -1, "mug"])
+def test_tokens_that_there_are_not_are_refused(token: object) -> None:
+    config = tiny.clip_config()
+    with pytest.raises(InstformerError, match="a kept token is no id from 0 to 49407"):
+        Tokenizer(replace(config, tokens=(*(config.tokens or ()), token)), 24)  # type: ignore[arg-type]
+
+
 def test_long_texts_end_with_the_end_of_text(encoder: TextEncoder) -> None:
     row = encoder.tokenizer(["red mug " * 40])
     assert row.shape == (1, 24)

@@ -47,14 +47,23 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
 
 
 class Tokenizer:
-    """CLIP's byte-pair tokenizer over a table that may hold only some of its rows."""
+    """CLIP's byte-pair tokenizer over a table that may hold only some of its rows.
+
+    Raises:
+        InstformerError: the config keeps tokens that there are not.
+    """
 
     def __init__(self, config: ClipConfig, context_length: int) -> None:
         self._tokenizer = SimpleTokenizer(context_length=context_length)
         self._row: Tensor | None = None
         self._kept = frozenset(config.tokens or ())
         if config.tokens is not None:
-            row = torch.full((len(self._tokenizer.encoder),), FALLBACK_ROW)
+            size = len(self._tokenizer.encoder)
+            if not all(isinstance(token, int) and 0 <= token < size for token in config.tokens):
+                raise InstformerError(
+                    f"clip config: a kept token is no id from 0 to {size - 1}; build the checkpoint again"
+                )
+            row = torch.full((size,), FALLBACK_ROW)
             row[torch.tensor(config.tokens)] = torch.tensor(kept_rows(len(config.tokens)))
             self._row = row
 

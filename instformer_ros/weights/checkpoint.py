@@ -75,13 +75,13 @@ def load(path: Path) -> InstFormer:
     """Builds the network of a checkpoint, in float32 on the CPU, ready for inference.
 
     Raises:
-        InstformerError: what :func:`read_header` raises; or keys are missing, unexpected, of a wrong shape or not
-            finite, which are named.
+        InstformerError: what :func:`read_header` raises; no network can have its sizes; or keys are missing,
+            unexpected, of a wrong shape or not finite, which are named.
     """
     config = read_header(path)["config"]
     if not isinstance(config, dict):
         raise InstformerError(f"checkpoint {path}: its config is no dictionary; copy or build it again")
-    model = InstFormer(ModelConfig.from_dict(config))
+    model = _build(path, ModelConfig.from_dict(config))
     expected = model.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
@@ -94,6 +94,14 @@ def load(path: Path) -> InstFormer:
     _check(path, "has values that are not finite in", [k for k, v in tensors.items() if not torch.isfinite(v).all()])
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
+
+
+def _build(path: Path, config: ModelConfig) -> InstFormer:
+    try:
+        return InstFormer(config)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # torch's own
+        reason = str(error).partition("\n")[0]
+        raise InstformerError(f"checkpoint {path}: no network has its config ({reason}); build it again") from error
 
 
 def _check(path: Path, problem: str, keys: list[str]) -> None:
