@@ -163,6 +163,7 @@ def toyvis_config(tokens: tuple[int, ...], negatives: tuple[str, ...] = ()) -> M
             },
             tokens=tokens,
         ),
+        instclip=InstClipConfig(lora_rank=16, lora_alpha=32.0),
         short_side=192,
         long_side=384,
         negatives=negatives,

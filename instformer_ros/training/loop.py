@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -121,13 +122,13 @@ def run_stage(
     state_file, log_file = folder / f"{name}.pt", folder / f"{name}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     first = _resume(state_file, module, optimizer)
-    if first == 0:
-        log_file.unlink(missing_ok=True)
+    _trim(log_file, first)
     last = min(schedule.steps, stop_after or schedule.steps)
     if first >= last:
         return
     module.train()
     sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
     started = time.monotonic()
     bar = tqdm(total=schedule.steps, initial=first, desc=name, unit="step", mininterval=1.0, dynamic_ncols=True)
     for step, batch in enumerate(_prefetch(source, first, last, workers), first):
@@ -146,19 +147,28 @@ def run_stage(
         optimizer.step()
         for key, value in losses.items():
             sums[key] += value.item()
+            counts[key] += 1
         bar.update()
         if (step + 1) % log_every == 0 or step + 1 == last:
-            count = (step % log_every) + 1
-            means = {key: round(value / count, 5) for key, value in sums.items()}
+            means = {key: round(value / counts[key], 5) for key, value in sums.items()}
             bar.set_postfix({key: f"{value:.3f}" for key, value in means.items()})
             with log_file.open("a") as log:
                 log.write(
                     json.dumps({"step": step + 1, "seconds": round(time.monotonic() - started, 1), **means}) + "\n"
                 )
             sums.clear()
+            counts.clear()
         if (step + 1) % save_every == 0 or step + 1 == last:
             _save(state_file, module, optimizer, step + 1)
     bar.close()
+
+
+def _trim(log_file: Path, step: int) -> None:
+    """Drops the lines of steps that will be done again: an interruption loses what was not yet saved."""
+    lines = log_file.read_text().splitlines(keepends=True) if log_file.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        log_file.write_text("".join(kept))
 
 
 def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -174,7 +184,7 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
         raise InstformerError(f"cannot resume from {path}: {reason}; train into another folder") from error
     return int(saved["step"])

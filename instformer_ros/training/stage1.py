@@ -38,6 +38,12 @@ class FrameBatch:
     images: Tensor  # (B, 3, H, W) float32 RGB, 0-255
     targets: Targets
 
+    def to(self, device: torch.device) -> FrameBatch:
+        """A copy there; itself if it is there."""
+        targets = self.targets
+        there = Targets(targets.masks.to(device), targets.counts, targets.labels.to(device))
+        return FrameBatch(self.images.to(device), there)
+
 
 class FrameBatches:
     """Batches of ToyVIS's labelled frames by step number. Frames without a visible object are drawn again."""
@@ -76,6 +82,7 @@ class ProposalStage(nn.Module):
 
     def forward(self, batch: FrameBatch, step: int) -> Losses:
         """All losses of one step; "loss" is their weighted sum, the others are the last layer's."""
+        batch = batch.to(self.proposals.pixel_mean.device)
         options, targets = self.options, batch.targets
         outputs = self.proposals.decode(batch.images, deep=True)
         losses: Losses = {}
@@ -110,6 +117,7 @@ class AdapterStage(nn.Module):
 
     def forward(self, batch: FrameBatch, step: int) -> Losses:
         """Loss and accuracy of one step."""
+        batch = batch.to(self.texts.device)
         with torch.no_grad():
             output = self._proposals[0].eval().decode(batch.images)[-1]
         pairs = match(output, batch.targets, self._points)
@@ -122,6 +130,6 @@ class AdapterStage(nn.Module):
             tokens = self.instclip.encode(batch.images, masks, queries).instances
         tokens = F.normalize(tokens.float(), dim=-1)[pairs.image, slot]
         logits = self.instclip.clip.logit_scale.exp() * tokens @ self.texts.t()
-        labels = batch.targets.labels.to(device)[pairs.image, pairs.target]
+        labels = batch.targets.labels[pairs.image, pairs.target]
         accuracy = (logits.argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
