@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-STAGES = ("pretrain", "pretrain_close", "proposals", "adapters", "rollout")
+STAGES = ("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole", "proposals", "adapters", "rollout")
 
 
 def plot_curves(folder: Path) -> Path:
     """``curves.png``: a panel a stage, its losses against its steps, accuracies on the right-hand axis."""
     from matplotlib.figure import Figure  # late: only training needs it
 
-    figure = Figure(figsize=(22, 4), layout="constrained")
+    figure = Figure(figsize=(30, 4), layout="constrained")
     for axes, stage in zip(figure.subplots(1, len(STAGES)), STAGES, strict=True):
         file = folder / f"{stage}.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

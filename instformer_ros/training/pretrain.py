@@ -1,7 +1,8 @@
 """Image-text pre-training of the small CLIP (Radford et al. 2021) on ToyVIS's captioned scenes.
 
 CLIP's native picture is a whole 192x256 frame. Training on windows of 96x96 and 64x64, each with the position
-embeddings of a random place in the frame, costs a fifth or a twelfth and still teaches every position.
+embeddings of a random place in the frame, costs a fifth or a twelfth and still teaches every position; a short phase on
+whole frames ends it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from instformer_ros.weights import checkpoint
 
 SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
 BASE = toyvis.class_names("base")  # what stages 1 and 2 may see
-WIDE, CLOSE = (96, 96), (64, 64)  # scenes of the pre-training, (H, W) in pixels
+WIDE, CLOSE, WHOLE = (96, 96), (64, 64), (192, 256)  # scenes of the pre-training, (H, W) in pixels
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,16 @@ class Plan:
     wide_batch: int = 128
     close_steps: int = 1800  # then on windows of 64x64: three times the scenes in the same time
     close_batch: int = 256
+    again_steps: int = (
+        300  # wide windows once more, then whole frames: shapes learnt among 64 patches are lost among 768
+    )
+    again_batch: int = 128
+    whole_steps: int = 350
+    whole_batch: int = 32
     proposal_steps: int = 3000
     proposal_batch: int = 8
     proposal_points: int = 1024
-    adapter_steps: int = 1500
+    adapter_steps: int = 400
     adapter_batch: int = 8
     rollout_videos: int = 80
     rollout_steps: int = 600
@@ -53,6 +59,7 @@ class Plan:
 
 SMOKE = Plan(
     scenes=1000, wide_steps=12, wide_schedule=20, wide_batch=64, close_steps=20, close_batch=64,
+    again_steps=4, again_batch=64, whole_steps=4, whole_batch=16,
     proposal_steps=30, proposal_batch=4, proposal_points=256,
     adapter_steps=10, adapter_batch=4, rollout_videos=2, rollout_steps=20, rollout_batch=4,
 )  # fmt: skip
@@ -68,7 +75,7 @@ def build(scenes: Scenes, seed: int) -> InstFormer:
 
 
 def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: Path) -> None:
-    """Image-text pre-training of the CLIP half, in two phases. ``scenes`` is the pool of the first."""
+    """Image-text pre-training of the CLIP half, in four phases. ``scenes`` is the pool of the first."""
     instclip = model.instclip
     device = instclip.pixel_mean.device
     tokenizer = Tokenizer(model.config.clip, instclip.clip.context_length)
@@ -77,15 +84,19 @@ def pretrain(model: InstFormer, scenes: Scenes, plan: Plan, seed: int, folder: P
         with autocast(device):
             return pretrain_losses(instclip, batch)
 
-    def phase(name: str, pool: Scenes, batch: int, seed: int, schedule: int, steps: int) -> None:
+    def phase(name: str, pool: Scenes, batch: int, seed: int, rate: float, schedule: int, steps: int) -> None:
         batches = SceneBatches(pool, tokenizer, batch, seed)
-        rates = Schedule(schedule, 1e-3, warmup=min(100, schedule // 5), clip=1.0)
+        rates = Schedule(schedule, rate, warmup=min(100, schedule // 5), clip=1.0)
         run_stage(name, instclip.clip, batches, compute, rates, folder, betas=(0.9, 0.98), stop_after=steps)
 
     instclip.clip.requires_grad_(True)
-    phase("pretrain", scenes, plan.wide_batch, seed, plan.wide_schedule, plan.wide_steps)
+    phase("pretrain", scenes, plan.wide_batch, seed, 1e-3, plan.wide_schedule, plan.wide_steps)
     closer = make_scenes(seed + 1, CLOSE, plan.scenes, SEEN)
-    phase("pretrain_close", closer, plan.close_batch, seed + 1, plan.close_steps, plan.close_steps)
+    phase("pretrain_close", closer, plan.close_batch, seed + 1, 1e-3, plan.close_steps, plan.close_steps)
+    del closer
+    phase("pretrain_again", scenes, plan.again_batch, seed + 2, 5e-4, plan.again_steps, plan.again_steps)
+    whole = make_scenes(seed + 3, WHOLE, plan.scenes // 5, SEEN)
+    phase("pretrain_whole", whole, plan.whole_batch, seed + 3, 5e-4, plan.whole_steps, plan.whole_steps)
     instclip.clip.requires_grad_(False)
     instclip.reset_tokens()
 
