@@ -45,7 +45,7 @@ class Plan:
         300  # wide windows once more, then whole frames: shapes learnt among 64 patches are lost among 768
     )
     again_batch: int = 128
-    whole_steps: int = 350
+    whole_steps: int = 150
     whole_batch: int = 32
     proposal_steps: int = 3000
     proposal_batch: int = 8
