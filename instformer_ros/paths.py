@@ -1,4 +1,4 @@
-"""Where the package's own files lie: in a source tree, in a plain pip install, or in a colcon install. No ROS needed."""
+"""Where the package's own files lie: in a source tree, a pip install or a colcon install. No ROS needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def models_directory() -> Path:
     for folder in (here / "models", real.parent / "models", *shares):
         if folder.is_dir():
             return folder
-    raise InstformerError(f"the folder models/ of {_PACKAGE} is missing: install the package again from its source tree")
+    raise InstformerError(f"the folder models/ of {_PACKAGE} is missing: install the package again from its source")
 
 
 def model_path(name: str) -> Path:
