@@ -32,12 +32,14 @@ from instformer_ros.settings import Settings
 from instformer_ros.structures import (
     Detection,
     InstanceTokens,
+    InstformerError,
     Proposals,
     TrackedFrame,
     TrackedInstance,
     Vocabulary,
 )
 from instformer_ros.text_cache import TextCache
+from instformer_ros.tracking.association import assign
 from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
 from instformer_ros.weights import checkpoint
@@ -187,8 +189,15 @@ class Engine:
         Args:
             images: as for :meth:`step`.
             masks: camera name to (M, H, W) bool, M up to the model's number of queries. Each takes the query whose
-                proposal overlaps it best, and objectness 1.
+                proposal overlaps it best (one query each), and objectness 1.
+
+        Raises:
+            InstformerError: as :meth:`step`, or there are more masks than queries.
         """
+        for camera, given in masks.items():
+            if len(given) > self.config.proposals.queries:
+                most = self.config.proposals.queries
+                raise InstformerError(f"{len(given)} masks for camera '{camera}': this model takes {most} at most")
         return self._run(images, masks)
 
     def reset(self, camera: str | None = None) -> None:
@@ -244,8 +253,11 @@ class Engine:
         """The proposals of one image with their masks replaced, and the rows whose queries they took."""
         logits = proposals.mask_logits[index]
         wanted = torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
-        wanted = F.interpolate(wanted, logits.shape[-2:], mode="area")[0] > 0.5 if len(given) else logits[:0] > 0
-        rows = (overlaps(wanted, logits > 0)).argmax(1) if len(given) else wanted.new_zeros(0, dtype=torch.int64)
+        cover = F.interpolate(wanted, logits.shape[-2:], mode="area")[0] if len(given) else logits[:0]
+        # More than half of a cell, or, of a thin mask that never covers so much, the cells that it covers most.
+        wanted = cover > (0.99 * cover.flatten(1).amax(1)).clamp(max=0.5)[:, None, None] if len(given) else cover > 0
+        pairs = assign(overlaps(wanted, logits > 0).double().cpu().numpy())  # one query each
+        rows = torch.tensor([row for _, row in pairs], dtype=torch.int64, device=self.device)
         sharp = torch.where(wanted, _CERTAIN, -_CERTAIN)[None]
         replaced = Proposals(proposals.queries[index, rows][None], torch.ones(1, len(rows), device=self.device), sharp)
         return replaced, rows[None]

@@ -50,7 +50,7 @@ def states(tracks: list[Track]) -> dict[int, TrackState]:
 def test_the_assignment_is_the_best_in_sum_not_the_greedy_one() -> None:
     similarity = np.array([[0.9, 0.8], [0.85, 0.1]])
     assert assign(similarity) == [(0, 1), (1, 0)]
-    assert assign(similarity, least=0.82) == [(1, 0)], "the gate comes after the assignment"
+    assert assign(similarity, least=0.82) == [(0, 0)], "a pair below the gate takes nothing from one above it"
     assert assign(np.zeros((3, 1))) == [(0, 0)]
     assert len(assign(np.ones((2, 5)))) == 2
 
@@ -208,6 +208,14 @@ def test_slots_are_always_as_many_as_queries() -> None:
         assert visible <= set(taken)
         if frame:
             assert set(taken) - visible <= {t.proposal for t in tracks if t.weight == t.objectness}
+
+
+def test_a_slot_without_a_proposal_is_not_seen() -> None:
+    tracker = SlotTracker(rollout(), itertools.count(1), Gates(birth=0.5))
+    tracker.update(see(0, 1, 2))
+    tracks = tracker.update(see(0, 2))
+    assert states(tracks) == {1: TrackState.TRACKED, 2: TrackState.COASTING, 3: TrackState.TRACKED}
+    assert [track.frames_since_seen for track in tracks] == [0, 1, 0]
 
 
 def test_a_slot_rolls_on_while_its_object_is_hidden() -> None:

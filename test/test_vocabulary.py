@@ -63,6 +63,7 @@ def test_words_are_cleaned(names: list[str], wanted: tuple[str, ...]) -> None:
         ([f"word {i}" for i in range(MAX_WORDS + 1)], "2001 words; use at most 2000"),
         (["mug", 3], "3 is no text"),
         ([None], "None is no text"),
+        (["mug", "caf\udce9"], r"'caf\udce9' is no valid UTF-8"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(names: list[str], says: str) -> None:
@@ -127,6 +128,8 @@ def test_the_fingerprint_tells_text_models_apart() -> None:
         other.clip.text_projection[0, 0] += 1e-3
     prints = [TextEncoder(net, tiny.clip_config()).fingerprint() for net in (first, same, other)]
     assert prints[0] == prints[1] != prints[2]
+    quick = replace(tiny.clip_config(), quick_gelu=True)  # the same weights mean something else then
+    assert TextEncoder(first, quick).fingerprint() != prints[0]
 
 
 # -- a pruned token table ---------------------------------------------------------------------------------------------

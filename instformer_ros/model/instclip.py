@@ -89,30 +89,38 @@ class InstClip(nn.Module):
         Returns:
             (B, N, E), L2-normalised.
         """
-        return F.normalize(self.encode(images, mask_logits, queries).instances, dim=-1)
+        bias = self._bias(images, mask_logits)
+        context, tokens = self._start(images, bias, queries)
+        _, tokens = self._two_streams(context, tokens, bias, context_wanted=False)
+        return F.normalize(self.visual.ln_post(tokens) @ self.visual.proj, dim=-1)
 
     def encode(
         self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None, streams: bool = True
     ) -> InstClipOutput:
         """As :meth:`forward`, with the register and the patches; ``streams=False`` is one masked attention over all."""
-        bias = guidance_bias(mask_logits, (images.shape[-2], images.shape[-1]), self.patch, self.config)
-        return self.encode_with_bias(images, bias, queries, streams)
+        return self.encode_with_bias(images, self._bias(images, mask_logits), queries, streams)
 
     def encode_with_bias(
         self, images: Tensor, bias: Tensor, queries: Tensor | None = None, streams: bool = True
     ) -> InstClipOutput:
         """As :meth:`encode`, with the guidance B (B, N, P) given."""
+        context, tokens = self._start(images, bias, queries)
+        run = self._two_streams if streams else self._one_attention
+        context, tokens = run(context, tokens, bias)
+        context, tokens = (self.visual.ln_post(x) @ self.visual.proj for x in (context, tokens))
+        return InstClipOutput(tokens, context[:, 0], context[:, 1:])
+
+    def _bias(self, images: Tensor, mask_logits: Tensor) -> Tensor:
+        return guidance_bias(mask_logits, (images.shape[-2], images.shape[-1]), self.patch, self.config)
+
+    def _start(self, images: Tensor, bias: Tensor, queries: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Context (B, 1 + P, D) and instance tokens (B, N, D) as they enter the first block."""
         patches = self._patches(images)
         batch, instances = bias.shape[:2]
         start = self.instance_tokens[:instances] if queries is None else self.instance_tokens[queries]
         register = self.register_token.expand(batch, 1, -1)
         # ln_pre acts on each token alone, so the streams can be normalised apart
-        context = self.visual.ln_pre(torch.cat([register, patches], 1))
-        tokens = self.visual.ln_pre(start.expand(batch, -1, -1))
-        run = self._two_streams if streams else self._one_attention
-        context, tokens = run(context, tokens, bias)
-        context, tokens = (self.visual.ln_post(x) @ self.visual.proj for x in (context, tokens))
-        return InstClipOutput(tokens, context[:, 0], context[:, 1:])
+        return self.visual.ln_pre(torch.cat([register, patches], 1)), self.visual.ln_pre(start.expand(batch, -1, -1))
 
     def _patches(self, images: Tensor) -> Tensor:
         """Embedded patches with their positions, (B, P, D). The border is padded with the mean colour."""
@@ -129,7 +137,10 @@ class InstClip(nn.Module):
             return weights
         return [cast(Lora, lora).adapt(w) for lora, w in zip(self.lora, weights, strict=True)]
 
-    def _two_streams(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _two_streams(
+        self, context: Tensor, tokens: Tensor, bias: Tensor, context_wanted: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Both streams through all blocks. Unless it is wanted, the context stops before its last block ends."""
         instances = tokens.shape[1]
         own = own_key_bias(instances, bias).expand(bias.shape[0], -1, -1)
         first = 0 if self.config.register_visible else 1
@@ -140,7 +151,8 @@ class InstClip(nn.Module):
             iq, ik, iv = _project(block, weight, tokens)
             keys = torch.cat([k[:, :, first:], ik], 2)
             values = torch.cat([v[:, :, first:], iv], 2)
-            context = _finish(block, context, F.scaled_dot_product_attention(q, k, v))
+            if context_wanted or block is not self.blocks[-1]:
+                context = _finish(block, context, F.scaled_dot_product_attention(q, k, v))
             tokens = _finish(block, tokens, F.scaled_dot_product_attention(iq, keys, values, mask.to(iq.dtype)))
         return context, tokens
 

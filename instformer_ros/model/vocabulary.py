@@ -39,13 +39,16 @@ def validate_names(names: Sequence[str]) -> tuple[str, ...]:
     """Cleans a vocabulary: trims, drops blank words and repetitions (whatever their case; the first stays).
 
     Raises:
-        InstformerError: more than 2000 words, a word of more than 200 characters, or something that is no text.
+        InstformerError: more than 2000 words, a word of more than 200 characters, or something that is no text
+            or no valid UTF-8.
     """
     seen: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str):
             raise InstformerError(f"vocabulary: {name!r} is no text; give words such as 'mug'")
         name = " ".join(name.split())
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that are no UTF-8
+            raise InstformerError(f"vocabulary: the word {name[:24]!a} is no valid UTF-8; write it anew")
         if len(name) > MAX_LENGTH:
             raise InstformerError(
                 f"vocabulary: the word '{name[:24]}...' has {len(name)} characters; use at most {MAX_LENGTH}"
@@ -77,6 +80,7 @@ class TextEncoder:
 
     def __init__(self, instclip: InstClip, config: ClipConfig) -> None:
         self._clip = instclip.clip
+        self._unseen = (config.quick_gelu, config.tokens)  # changes embeddings, but is in no weight
         self.tokenizer = Tokenizer(config, self._clip.context_length)
 
     @torch.inference_mode()
@@ -99,6 +103,7 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """Names this text model and these prompts, as a key for caches on disk."""
         digest = hashlib.sha256("\n".join(PROMPTS).encode())
+        digest.update(repr(self._unseen).encode())
         for key, value in sorted(self._clip.state_dict().items()):
             if not key.startswith("visual."):
                 digest.update(key.encode() + value.detach().float().cpu().numpy().tobytes())

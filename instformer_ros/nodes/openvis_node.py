@@ -16,7 +16,6 @@ from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.service import Service
@@ -31,6 +30,7 @@ from instformer_ros.msg import InstanceArray
 from instformer_ros.msg import Vocabulary as VocabularyMessage
 from instformer_ros.nodes.openvis_parameters import PARAMETERS, SETTINGS, camera_names
 from instformer_ros.nodes.pipeline import Counts, EngineLike, Pipeline, Pixels
+from instformer_ros.nodes.run import parting_logger
 from instformer_ros.nodes.words import WordsTopic
 from instformer_ros.ros import images, qos
 from instformer_ros.ros.messages import instance_array, vocabulary_message
@@ -171,7 +171,11 @@ class OpenVisNode(LifecycleNode):
         started = time.monotonic()
         names = validate_names(self._value("vocabulary"))
         engine = self._load(self._value("model"), self._value("device"), self._settings)
-        engine.warm_up()
+        try:
+            engine.warm_up()
+        except BaseException:
+            engine.close()
+            raise
         self._pipeline = Pipeline(engine, self)
         self._vocabulary_out = self.create_publisher(VocabularyMessage, "~/vocabulary", qos.LATCHED)
         for name in camera_names(self._value("cameras")) or [""]:
@@ -208,11 +212,9 @@ class OpenVisNode(LifecycleNode):
     def _unsubscribe(self) -> None:
         self._stop_reports()
         totals = self._pipeline.counts()[0] if self._pipeline is not None else {}
-        # Once a signal has ended the context, the node's own logger can only complain that it cannot reach /rosout.
-        logger = self.get_logger() if self.context.ok() else get_logger("openvis_node")
         for name, camera in self._cameras.items():
             if camera.images is not None:
-                logger.info(f"'{camera.images.topic_name}' in all: {totals.get(name, Counts())}")
+                parting_logger(self).info(f"'{camera.images.topic_name}' in all: {totals.get(name, Counts())}")
                 camera.images.close()
                 camera.images = None
 
@@ -311,8 +313,10 @@ class OpenVisNode(LifecycleNode):
         names = list(self._in_force.names) or [""]
         if names != list(self._value("vocabulary")):
             self._mirroring = True
-            self.set_parameters([Parameter("vocabulary", Parameter.Type.STRING_ARRAY, names)])
-            self._mirroring = False
+            try:
+                self.set_parameters([Parameter("vocabulary", Parameter.Type.STRING_ARRAY, names)])
+            finally:
+                self._mirroring = False
 
     # --- Parameters ---------------------------------------------------------------------------------------------------
 

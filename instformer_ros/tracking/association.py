@@ -16,14 +16,15 @@ def cosine_similarity(predicted: Tensor, tokens: Tensor) -> NDArray[np.float64]:
 
 
 def assign(similarity: NDArray[np.float64], least: float = -np.inf) -> list[tuple[int, int]]:
-    """The one-to-one assignment of greatest total similarity, less the pairs below ``least``.
+    """The one-to-one assignment of greatest total similarity among the pairs that reach ``least``.
 
     Args:
         similarity: (K, N), finite.
-        least: match gate; a pair below it is given up after the assignment.
+        least: match gate; pairs below it are never made.
 
     Returns:
         (row, column) pairs by ascending row, at most min(K, N) of them
     """
-    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    # Pairs below the gate all count the same, or one of them could take an object from a pair above it.
+    rows, columns = linear_sum_assignment(np.maximum(similarity, least), maximize=True)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if similarity[r, c] >= least]

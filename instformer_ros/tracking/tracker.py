@@ -141,8 +141,9 @@ class SlotTracker(Tracker):
         else:
             pairs = [(self.tracks[i], j) for i, j in assign(self._similarity(tokens))]
         self._tie(pairs, tokens)
-        for track, row in pairs:
-            if detection.objectness[row] >= self.gates.birth or track.weight == 0:
+        for track in self.tracks:
+            row = track.proposal  # None where there are fewer proposals than slots
+            if row is not None and (detection.objectness[row] >= self.gates.birth or track.weight == 0):
                 self._see(track, detection)
             else:
                 track.proposal = None

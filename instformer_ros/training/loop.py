@@ -184,7 +184,7 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, KeyError, ValueError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise InstformerError(f"cannot resume from {path}: {reason}; train into another folder") from error
     return int(saved["step"])

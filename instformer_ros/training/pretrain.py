@@ -182,8 +182,10 @@ def pretrain_losses(instclip: InstClip, batch: SceneBatch) -> Losses:
     corners = torch.stack([torch.randint(rows - height + 1, count), torch.randint(columns - width + 1, count)], 1)
     images = encode_windows(instclip, batch.images.to(device), corners.to(device))
     texts = clip.encode_text(batch.tokens.to(device))
+    with torch.no_grad():
+        clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
     images, texts = (F.normalize(x.float(), dim=-1) for x in (images, texts))
-    loss, accuracy = contrastive_loss(images, texts, clip.logit_scale.clamp(max=MAX_LOGIT_SCALE), batch.true.to(device))
+    loss, accuracy = contrastive_loss(images, texts, clip.logit_scale, batch.true.to(device))
     return {"loss": loss, "accuracy": accuracy}
 
 

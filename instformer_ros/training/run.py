@@ -50,9 +50,9 @@ class Plan:
     proposal_steps: int = 3000
     proposal_batch: int = 8
     proposal_points: int = 1024
-    adapter_steps: int = 400
+    adapter_steps: int = 1000
     adapter_batch: int = 8
-    rollout_videos: int = 80
+    rollout_videos: int = 40
     rollout_steps: int = 600
     rollout_batch: int = 16
 

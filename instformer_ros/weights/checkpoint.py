@@ -40,6 +40,7 @@ def save(model: InstFormer, path: Path, licences: Mapping[str, str], notes: Mapp
         "licences": json.dumps(dict(licences)),
         "notes": json.dumps(dict(notes or {})),
     }
+    _check(path, "would have values that are not finite in half precision in", _not_finite(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, header)
@@ -91,7 +92,7 @@ def load(path: Path) -> InstFormer:
     _check(path, "lacks", [k for k in expected if k not in tensors])
     _check(path, "has the unexpected", [k for k in tensors if k not in expected])
     _check(path, "has a wrong shape for", [k for k, v in tensors.items() if v.shape != expected[k].shape])
-    _check(path, "has values that are not finite in", [k for k, v in tensors.items() if not torch.isfinite(v).all()])
+    _check(path, "has values that are not finite in", _not_finite(tensors))
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
 
@@ -102,6 +103,10 @@ def _build(path: Path, config: ModelConfig) -> InstFormer:
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:  # torch's own
         reason = str(error).partition("\n")[0]
         raise InstformerError(f"checkpoint {path}: no network has its config ({reason}); build it again") from error
+
+
+def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    return [key for key, value in tensors.items() if not torch.isfinite(value).all()]
 
 
 def _check(path: Path, problem: str, keys: list[str]) -> None:
