@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from instformer_ros.data.sources import open_source
-from instformer_ros.nodes.run import Finished, run
+from instformer_ros.nodes.run import Finished, parting_logger, run
 from instformer_ros.ros.images import Pixels, to_message
 from instformer_ros.ros.parameters import Spec, Table, When
 from instformer_ros.ros.qos import image_qos, reliability_policy
@@ -67,13 +67,11 @@ class CameraNode(Node):
         if self._heard is None:
             self.get_logger().info("waiting for a subscriber")
 
-    def close(self) -> bool:
+    def close(self) -> None:
         """Frees the source."""
         if hasattr(self, "_source"):
             self._source.close()
-            if self.context.ok():
-                self.get_logger().info(f"sent {self.sent} images")
-        return True
+            parting_logger(self).info(f"sent {self.sent} images")
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -103,10 +101,10 @@ class CameraNode(Node):
         time.sleep(_LINGER)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node until its source or a signal ends it; returns the exit code."""
-    return run(CameraNode, args)
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Runs the node until its source or a signal ends it and the process."""
+    run(CameraNode, args)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from instformer_ros.structures import InstformerError
@@ -26,16 +28,16 @@ class Program(Protocol):
     def start(self) -> None:
         """Called in the executor's thread before it spins."""
 
-    def close(self) -> bool:
-        """Ends the node's threads; False if one of them is still at work."""
+    def close(self) -> object:
+        """Ends the node's work and threads."""
 
     def destroy_node(self) -> None: ...
 
     def get_logger(self) -> Any: ...
 
 
-def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> int:
-    """Runs one node until it has finished or SIGINT or SIGTERM comes. Returns the exit code: 0, or 1 for an error.
+def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> NoReturn:
+    """Runs one node until it has finished or SIGINT or SIGTERM comes, then ends the process: code 0, or 1 for an error.
 
     One SingleThreadedExecutor: the MultiThreadedExecutor of rclpy spins in a busy loop and loses images.
     """
@@ -48,7 +50,8 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
             raise KeyboardInterrupt
 
     node: Program | None = None
-    code, ended = 0, True
+    executor: SingleThreadedExecutor | None = None
+    code = 0
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
@@ -67,20 +70,37 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
             print(f"error: {error}", file=sys.stderr)
         else:
             node.get_logger().fatal(str(error))
+    except Exception:
+        if rclpy.ok():  # else a callback was at work when the signal came, and met closed doors
+            raise
     finally:
         # Under `ros2 launch` a Ctrl-C arrives twice (from the terminal and from launch), the second in this clean-up.
         starting = False
         _ignore_signals()
         if node is not None:
-            ended = node.close()
+            node.close()
+        if executor is not None:
+            executor.shutdown()
+        if node is not None:
             node.destroy_node()
         rclpy.try_shutdown(uninstall_handlers=False)
-    if not ended:
-        # A thread is deep in the network. Leaving Python under it would abort the process, so leave without that.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    # A lifecycle node's state machine keeps the middleware alive until it is gone itself; only then do the other nodes
+    # learn that this one has left, and only then is its shared memory removed.
+    node = executor = None
+    gc.collect()
+    # Python's own end would take torch apart, a second of work and ten on a busy robot, while `ros2 launch` kills after
+    # five; and it aborts if a thread is still deep in the network.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def parting_logger(node: Node) -> Any:
+    """The logger for a node's last words.
+
+    Once a signal has ended the context, the node's own one can only complain that it does not reach /rosout.
+    """
+    return node.get_logger() if node.context.ok() else get_logger(f"{node.get_name()}_node")
 
 
 def _ignore_signals() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from typing import Any
@@ -11,6 +12,8 @@ def _make() -> Any:
     from ros_fakes import Loader
 
     from instformer_ros.nodes.openvis_node import OpenVisNode
+
+    gc.freeze()  # as the real program does
 
     class SlowLoader(Loader):
         def __call__(self, model: str, device: str, settings: Any) -> Any:
@@ -24,4 +27,4 @@ def _make() -> Any:
 if __name__ == "__main__":
     from instformer_ros.nodes.run import run
 
-    raise SystemExit(run(_make))
+    run(_make)
