@@ -118,6 +118,13 @@ def test_only_certain_proposals_found_tracks_but_less_certain_ones_continue_them
     assert track.objectness == pytest.approx(0.3), "as when last seen"
 
 
+def test_rows_that_are_no_candidates_do_not_shift_the_others() -> None:
+    tracker = managed(birth=0.5, match_objectness=0.3)
+    tracker.update(see(4, 5))
+    tracks = tracker.update(see(0, 5, 1, 4, score=[0.1, 0.9, 0.0, 0.9]))
+    assert {track.id: track.proposal for track in tracks} == {1: 3, 2: 1}
+
+
 def test_an_unlike_proposal_is_another_object() -> None:
     tracker = managed(similarity=0.5)
     tracker.update(see(0))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +26,14 @@ from instformer_ros.structures import InstformerError
 from instformer_ros.training import run
 from instformer_ros.training.curves import STAGES
 from instformer_ros.training.loop import Schedule, parameter_groups, run_stage
-from instformer_ros.training.pretrain import SceneBatches, Scenes, contrastive_loss, encode_windows
+from instformer_ros.training.pretrain import (
+    SceneBatches,
+    Scenes,
+    contrastive_loss,
+    encode_windows,
+    make_scenes,
+    pretrain_losses,
+)
 from instformer_ros.training.stage1 import AdapterStage, FrameBatches, ProposalOptions, ProposalStage
 from instformer_ros.training.stage2 import ClipBatches, RolloutStage, VideoTokens, extract
 from instformer_ros.weights import checkpoint
@@ -33,9 +41,9 @@ from instformer_ros.weights import checkpoint
 CPU = torch.device("cpu")
 BASE = toyvis.class_names("base")
 PLAN = replace(
-    run.SMOKE, scenes=80, wide_steps=40, wide_schedule=60, wide_batch=12, close_steps=2, close_batch=8,
-    proposal_steps=40, proposal_batch=1, adapter_steps=2, adapter_batch=1, rollout_videos=1, rollout_steps=40,
-    rollout_batch=2,
+    run.SMOKE, scenes=80, wide_steps=2, wide_schedule=4, wide_batch=8, close_steps=2, close_batch=8, again_steps=2,
+    again_batch=8, whole_steps=2, whole_batch=4, proposal_steps=40, proposal_batch=1, adapter_steps=2, adapter_batch=1,
+    rollout_videos=1, rollout_steps=2, rollout_batch=2,
 )  # fmt: skip
 
 
@@ -54,12 +62,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_stage_learns(trained: Path) -> None:
-    for stage in ("pretrain", "proposals", "rollout"):
-        first, *_, last = (row["loss"] for row in rows(trained / f"{stage}.jsonl"))
-        assert last < first, stage
+def test_every_stage_runs_and_the_masks_get_better(trained: Path) -> None:
+    """That the other stages learn as well is shown below, by what each can learn in seconds."""
+    first, last = rows(trained / "proposals.jsonl")
+    assert last["loss"] < first["loss"]
     for stage in STAGES:
-        assert math.isfinite(rows(trained / f"{stage}.jsonl")[-1]["loss"]), stage
+        assert all(math.isfinite(row["loss"]) for row in rows(trained / f"{stage}.jsonl")), stage
 
 
 def test_the_result_is_a_checkpoint_that_segments(trained: Path) -> None:
@@ -76,11 +84,15 @@ def test_the_result_is_a_checkpoint_that_segments(trained: Path) -> None:
 
 
 def test_the_same_command_again_changes_nothing(trained: Path) -> None:
-    before = (trained / "toyvis.safetensors").read_bytes()
+    path = trained / "toyvis.safetensors"
+    before, header = load_file(path), checkpoint.read_header(path)
     logs = {file.name: file.read_text() for file in trained.glob("*.jsonl")}
     assert sorted(logs) == sorted(f"{stage}.jsonl" for stage in STAGES)
     run.train_toyvis(PLAN, 0, trained, CPU)
-    assert (trained / "toyvis.safetensors").read_bytes() == before
+    after = load_file(path)
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert checkpoint.read_header(path) == header
     assert {file.name: file.read_text() for file in trained.glob("*.jsonl")} == logs
 
 
@@ -240,6 +252,20 @@ def test_vectors_do_not_decay_and_prefixes_scale() -> None:
     }  # fmt: skip
 
 
+def fit(stage: nn.Module, batch: Any, steps: int, rate: float) -> list[float]:
+    """Losses of one batch learnt by heart."""
+    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=rate)
+    losses = []
+    for _ in range(steps):
+        torch.manual_seed(0)
+        loss = stage(batch, 0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 # -- image-text pre-training ------------------------------------------------------------------------------------------
 
 
@@ -308,6 +334,34 @@ def _scene_of(caption: str) -> int:
     return 1 if "blue" in caption else 0 if "red" in caption else -1
 
 
+def test_scenes_do_not_depend_on_the_number_of_workers() -> None:
+    one, two = (make_scenes(0, (48, 48), 6, BASE, workers) for workers in (1, 2))
+    assert one.captions == two.captions
+    assert np.array_equal(one.images, two.images)
+    assert all(name in caption for names, caption in zip(one.objects, one.captions, strict=True) for name in names)
+
+
+class Pretraining(nn.Module):
+    """The CLIP half alone, as the pre-training trains it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instclip = tiny.instclip(lora_rank=0, perturbed=False)
+        self.instclip.clip.requires_grad_(True)
+
+    def forward(self, batch: Any, step: int) -> dict[str, Tensor]:
+        return pretrain_losses(self.instclip, batch)
+
+
+def test_the_pre_training_learns_a_batch_by_heart() -> None:
+    stage = Pretraining()
+    tokenizer = Tokenizer(tiny.clip_config(), 24)
+    batch = SceneBatches(make_scenes(0, (48, 48), 24, BASE), tokenizer, 8, 0)(0)
+    losses = fit(stage, batch, 30, 3e-3)
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.5 * losses[0]
+
+
 @torch.no_grad()
 def test_a_window_of_the_whole_frame_is_clip() -> None:
     net = tiny.instclip(lora_rank=0)
@@ -338,20 +392,6 @@ def test_frames_are_made_from_the_step_alone() -> None:
     assert first.to(torch.device("meta")).images.is_meta
     assert first.to(torch.device("meta")).targets.masks.is_meta
     assert first.to(torch.device("meta")).targets.labels.is_meta
-
-
-def fit(stage: nn.Module, batch: Any, steps: int, rate: float) -> list[float]:
-    """Losses of one batch learnt by heart."""
-    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=rate)
-    losses = []
-    for _ in range(steps):
-        torch.manual_seed(0)
-        loss = stage(batch, 0)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def test_the_proposal_network_learns_a_batch_by_heart() -> None:
@@ -404,6 +444,22 @@ def test_the_state_is_held_while_an_object_is_absent() -> None:
     assert count == 7
     assert float(result["loss"].detach()) == pytest.approx(total / count, rel=1e-4)
     assert float(result["accuracy"]) == pytest.approx(right / count)
+
+
+def test_the_tracker_learns_how_objects_change() -> None:
+    """Tokens turn by a fixed rotation from frame to frame, which plain cosine matching cannot know."""
+    torch.manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(12, 12)).Q
+    tokens = [F.normalize(torch.randn(6, 12), dim=-1)]
+    for _ in range(4):
+        tokens.append(tokens[-1] @ rotation)
+    clip = VideoTokens(torch.stack(tokens), torch.arange(6).expand(5, -1))
+    stage = RolloutStage(RolloutTracker(RolloutConfig(), 12))
+    before = stage([clip], 0)
+    losses = fit(stage, [clip], 60, 1e-2)
+    assert float(before["accuracy"]) < 0.6
+    assert float(stage([clip], 0)["accuracy"]) == 1
+    assert losses[-1] < 0.2 * losses[0]
 
 
 def test_clips_are_in_order_and_near_each_other() -> None:
