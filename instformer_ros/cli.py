@@ -95,7 +95,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     toyvis.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     toyvis.add_argument("--parallel", type=_positive, default=1, metavar="N", help="videos in one network pass")
     toyvis.add_argument(
-        "--life-cycle", default="slots", choices=("slots", "managed"), help="of tracks (default: %(default)s)"
+        "--life-cycle", default="managed", choices=("slots", "managed"), help="of tracks (default: %(default)s)"
     )
     toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
     _add_model(toyvis)

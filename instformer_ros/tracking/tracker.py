@@ -22,7 +22,7 @@ class Gates:
 
     birth: float = 0.5  # least objectness that founds a track, or makes a slot visible
     match_objectness: float = 0.3  # least objectness that continues one
-    similarity: float = 0.5  # least cosine between what a track expects and what it gets
+    similarity: float = 0.15  # least cosine between what a track expects and what it gets
     max_coast: int = 30  # frames a track is kept unseen
 
 

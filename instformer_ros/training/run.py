@@ -123,7 +123,7 @@ def train_rollout(model: InstFormer, plan: Plan, seed: int, folder: Path) -> Non
     device = model.instclip.pixel_mean.device
     videos = extract(model, plan.rollout_videos, seed, BASE, device)
     stage = RolloutStage(model.rollout)
-    schedule = Schedule(plan.rollout_steps, 1e-3, warmup=min(50, plan.rollout_steps // 5), clip=1.0)
+    schedule = Schedule(plan.rollout_steps, 1e-4, warmup=min(50, plan.rollout_steps // 5), clip=1.0)
     run_stage("rollout", stage, ClipBatches(videos, plan.rollout_batch, seed), stage, schedule, folder, workers=0)
 
 
