@@ -134,7 +134,8 @@ def test_segment_bad_inputs(tmp_path: Path, engine: Any, capsys: pytest.CaptureF
 def test_evaluate_writes_the_numbers(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("trackeval", reason="trackeval is not installed")
     path = tmp_path / "new" / "scores.json"
-    code = cli.main(["evaluate", "toyvis", "--split", "novel", "--seed", "4", "--videos", "1", "--json", str(path)])
+    what = ["--split", "novel", "--seed", "4", "--videos", "1", "--life-cycle", "slots"]
+    code = cli.main(["evaluate", "toyvis", *what, "--json", str(path)])
     assert code == 0
     report = json.loads(path.read_text())
     assert {"AP", "AP50", "AR10", "IDF1", "HOTA"} <= set(report)
