@@ -198,6 +198,10 @@ class Demo:
             parameters = {"source": self.job.video, "wait_for_subscriber": True}
             self._start_program("camera", "camera_node", {"image": IMAGES}, parameters)
 
+    def camera_ended(self) -> bool:
+        """Whether the camera's process has done its work; False under launch, which has no such process of ours."""
+        return any(process.name == "camera" and not process.running() for process in self.processes)
+
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
@@ -280,7 +284,8 @@ def record(demo: Demo, recorder: Recorder, executor: Executor, progress: Progres
         executor.spin_once(timeout_sec=0.1)
         counts = recorder.counts()
         progress.show(f"frames: {counts['sent']}{total} sent, {counts['answered']} answered")
-        camera_seen = camera_seen or bool(recorder.cameras() or recorder.sent)
+        # An image can arrive before its publisher is discovered: that the topic has none says nothing until it had one.
+        camera_seen = camera_seen or bool(recorder.cameras()) or demo.camera_ended()
         if recorder.cameras():
             quiet_since = time.monotonic()
             continue
