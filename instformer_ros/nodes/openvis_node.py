@@ -15,7 +15,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.service import Service
@@ -23,17 +23,17 @@ from rclpy.task import Future as RosFuture
 from rclpy.timer import Timer
 from sensor_msgs.msg import Image
 
-from instformer_ros.draw import overlay
 from instformer_ros.engine import Engine
 from instformer_ros.model.vocabulary import validate_names
-from instformer_ros.msg import InstanceArray
 from instformer_ros.msg import Vocabulary as VocabularyMessage
 from instformer_ros.nodes.openvis_parameters import PARAMETERS, SETTINGS, camera_names
-from instformer_ros.nodes.pipeline import Counts, EngineLike, Pipeline, Pixels
+from instformer_ros.nodes.outputs import OUTPUT_SETTINGS, Output, OutputSettings, make_outputs, publish_all
+from instformer_ros.nodes.pipeline import Counts, EngineLike, Pipeline
 from instformer_ros.nodes.run import parting_logger
 from instformer_ros.nodes.words import WordsTopic
 from instformer_ros.ros import images, qos
-from instformer_ros.ros.messages import instance_array, vocabulary_message
+from instformer_ros.ros.frames import CameraFrame
+from instformer_ros.ros.messages import vocabulary_message
 from instformer_ros.ros.throttle import Throttle
 from instformer_ros.settings import Settings
 from instformer_ros.srv import SetVocabulary
@@ -46,8 +46,7 @@ _SHOWN = 10  # words of a vocabulary in a line of the log
 
 @dataclass
 class _Camera:
-    instances: LifecyclePublisher[InstanceArray]
-    overlay: LifecyclePublisher[Image]
+    outputs: list[Output]
     images: qos.ImageSubscription | None = None  # while the node is active
     reported: Counts = field(default_factory=Counts)
     silent: bool = False  # it has been said that no image comes
@@ -82,7 +81,7 @@ class OpenVisNode(LifecycleNode):
         """``load(model, device, settings)`` makes the engine. Raises InstformerError for a bad parameter."""
         super().__init__("openvis", **node_arguments)
         self._load = load
-        self._pipeline: Pipeline[Image] | None = None
+        self._pipeline: Pipeline[Image, CameraFrame] | None = None
         self._cameras: dict[str, _Camera] = {}
         self._complaints = Throttle()
         self._vocabulary_out: Publisher[VocabularyMessage] | None = None
@@ -92,8 +91,7 @@ class OpenVisNode(LifecycleNode):
         self._mirroring = False
         PARAMETERS.declare(self)
         self._settings = Settings(**{name: self._value(name) for name in SETTINGS})
-        self._masks: bool = self._value("publish_masks")
-        self._opacity: float = self._value("overlay_opacity")
+        self._output_settings = OutputSettings(**{name: self._value(name) for name in OUTPUT_SETTINGS})
         self._words = WordsTopic(self, self._on_words)
         self._bell = self.create_guard_condition(self._mirror_vocabulary)
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -179,11 +177,7 @@ class OpenVisNode(LifecycleNode):
         self._pipeline = Pipeline(engine, self)
         self._vocabulary_out = self.create_publisher(VocabularyMessage, "~/vocabulary", qos.LATCHED)
         for name in camera_names(self._value("cameras")) or [""]:
-            prefix = f"~/{name}/" if name else "~/"
-            self._cameras[name] = _Camera(
-                self.create_lifecycle_publisher(InstanceArray, f"{prefix}instances", qos.RESULTS),
-                self.create_lifecycle_publisher(Image, f"{prefix}overlay", qos.OVERLAY),
-            )
+            self._cameras[name] = _Camera(make_outputs(self, name))
         self._pipeline.set_vocabulary(names, always=True).result()
         # A group of its own: everything else goes on while it waits for the words to be encoded.
         self._service = self.create_service(
@@ -205,8 +199,8 @@ class OpenVisNode(LifecycleNode):
             self._vocabulary_out = None
         while self._cameras:
             _, camera = self._cameras.popitem()
-            self.destroy_lifecycle_publisher(camera.instances)
-            self.destroy_lifecycle_publisher(camera.overlay)
+            for output in camera.outputs:
+                output.close()
         return ended
 
     def _unsubscribe(self) -> None:
@@ -220,16 +214,13 @@ class OpenVisNode(LifecycleNode):
 
     # --- Frames: called by the pipeline's threads ---------------------------------------------------------------------
 
-    def decode(self, message: Image) -> Pixels:
+    def decode(self, camera: str, message: Image) -> CameraFrame:
         """The picture of an image message."""
-        return images.from_message(message)
+        return CameraFrame(camera, message.header, images.from_message(message))
 
-    def publish(self, camera: str, message: Image, image: Pixels, frame: TrackedFrame) -> None:
-        """Sends the answer to one image out, under the image's own header. The overlay is drawn for listeners only."""
-        out = self._cameras[camera]
-        out.instances.publish(instance_array(frame, message.header, self._masks))
-        if out.overlay.get_subscription_count():
-            out.overlay.publish(images.to_message(overlay(image, frame, self._opacity), message.header))
+    def publish(self, camera: str, frame: CameraFrame, answer: TrackedFrame) -> None:
+        """Sends the answer to one image out, under the image's own header."""
+        publish_all(self._cameras[camera].outputs, frame, answer, self._output_settings)
 
     def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
         """Tells the world which words are in force, before the first result that uses them."""
@@ -328,25 +319,23 @@ class OpenVisNode(LifecycleNode):
         reason = PARAMETERS.refusal(parameters, configured=self._pipeline is not None)
         if reason is None:
             try:
-                replace(self._settings, **_settings_in(parameters))
+                replace(self._settings, **_among(parameters, SETTINGS))
             except InstformerError as error:
                 reason = str(error)
         return SetParametersResult(successful=reason is None, reason=reason or "")
 
     def _apply_parameters(self, parameters: Sequence[Parameter[Any]]) -> None:
         """Lets live parameters take effect."""
-        if changes := _settings_in(parameters):
+        if changes := _among(parameters, SETTINGS):
             self._settings = replace(self._settings, **changes)
             if self._pipeline is not None:
                 self._pipeline.set_settings(self._settings)
+        if changes := _among(parameters, OUTPUT_SETTINGS):
+            self._output_settings = replace(self._output_settings, **changes)
         for parameter in parameters:
             match parameter.name:
                 case "vocabulary" if self._pipeline is not None and not self._mirroring:
                     self._on_words(parameter.value)
-                case "publish_masks":
-                    self._masks = parameter.value
-                case "overlay_opacity":
-                    self._opacity = parameter.value
                 case "image_reliability":
                     for camera in self._cameras.values():
                         if camera.images is not None:
@@ -387,8 +376,8 @@ class OpenVisNode(LifecycleNode):
             camera.silent = news.received == 0
 
 
-def _settings_in(parameters: Sequence[Parameter[Any]]) -> dict[str, Any]:
-    return {parameter.name: parameter.value for parameter in parameters if parameter.name in SETTINGS}
+def _among(parameters: Sequence[Parameter[Any]], names: Sequence[str]) -> dict[str, Any]:
+    return {parameter.name: parameter.value for parameter in parameters if parameter.name in names}
 
 
 def _shown(words: Sequence[str]) -> str:

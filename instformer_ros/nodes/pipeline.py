@@ -24,6 +24,17 @@ from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
 
 Pixels = NDArray[np.uint8]
 M = TypeVar("M")  # a camera's message
+
+
+class Picture(Protocol):
+    """A message decoded."""
+
+    @property
+    def image(self) -> Pixels:
+        """(H, W, 3) uint8 RGB."""
+
+
+P = TypeVar("P", bound=Picture)
 M_contra = TypeVar("M_contra", contravariant=True)
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
 
@@ -52,13 +63,13 @@ class EngineLike(Protocol):
     def close(self) -> None: ...
 
 
-class Outlet(Protocol[M_contra]):
+class Outlet(Protocol[M_contra, P]):
     """Where the pipeline's results go. All of it is called by the pipeline's threads and may raise."""
 
-    def decode(self, message: M_contra) -> Pixels:
-        """The message's picture, (H, W, 3) uint8 RGB; raises InstformerError if it is no good."""
+    def decode(self, camera: str, message: M_contra) -> P:
+        """What the message shows; raises InstformerError if it is no good."""
 
-    def publish(self, camera: str, message: M_contra, image: Pixels, frame: TrackedFrame) -> None:
+    def publish(self, camera: str, frame: P, answer: TrackedFrame) -> None:
         """Sends the answer to one message out."""
 
     def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
@@ -85,10 +96,10 @@ class Counts:
         return ", ".join(f"{getattr(self, f.name)} {f.name}" for f in fields(self))
 
 
-class Pipeline(Generic[M]):
+class Pipeline(Generic[M, P]):
     """Owns the engine from now on: nobody else may call it. Call :meth:`close` in the end."""
 
-    def __init__(self, engine: EngineLike, outlet: Outlet[M]) -> None:
+    def __init__(self, engine: EngineLike, outlet: Outlet[M, P]) -> None:
         self._engine = engine
         self._outlet = outlet
         self._changed = threading.Condition()
@@ -228,23 +239,23 @@ class Pipeline(Generic[M]):
                 self._busy += time.monotonic() - started
 
     def _answer(self, messages: dict[str, M]) -> None:
-        images: dict[str, Pixels] = {}
+        frames: dict[str, P] = {}
         for camera, message in messages.items():
             try:
-                images[camera] = self._outlet.decode(message)
+                frames[camera] = self._outlet.decode(camera, message)
             except Exception as error:
                 self._refuse(camera, error)
-        if not images:
+        if not frames:
             return
         try:
-            answers = self._engine.step(images)
+            answers = self._engine.step({camera: frame.image for camera, frame in frames.items()})
         except Exception as error:
-            for camera in images:
+            for camera in frames:
                 self._refuse(camera, error)
             return
-        for camera, frame in answers.items():
+        for camera, answer in answers.items():
             try:
-                self._outlet.publish(camera, messages[camera], images[camera], frame)
+                self._outlet.publish(camera, frames[camera], answer)
                 self._count(camera, "answered")
             except Exception as error:
                 self._refuse(camera, error)

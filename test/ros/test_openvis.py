@@ -181,11 +181,11 @@ def test_several_cameras_share_a_pass(start: Start, world: World) -> None:
 
 
 def test_the_overlay_is_made_for_listeners_only(start: Start, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from instformer_ros.nodes import openvis_node
+    from instformer_ros.nodes import outputs
 
     drawn: list[float] = []
-    draw = openvis_node.overlay
-    monkeypatch.setattr(openvis_node, "overlay", lambda i, f, o: drawn.append(o) or draw(i, f, o))
+    draw = outputs.overlay
+    monkeypatch.setattr(outputs, "overlay", lambda i, f, o: drawn.append(o) or draw(i, f, o))
     rig = start()
     rig.answer()
     rig.answer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
 
+@dataclass
+class Picture:
+    number: int
+    image: Pixels = field(default_factory=lambda: np.zeros((4, 6, 3), np.uint8))
+
+
 class Outlet:
     """Takes numbers for messages; negative ones are bad."""
 
@@ -32,15 +39,15 @@ class Outlet:
         self.complaints: list[tuple[str, str]] = []
         self.deaf = False
 
-    def decode(self, message: int) -> Pixels:
+    def decode(self, camera: str, message: int) -> Picture:
         if message < 0:
             raise InstformerError(f"image {message} is negative: count up")
-        return np.zeros((4, 6, 3), np.uint8)
+        return Picture(message)
 
-    def publish(self, camera: str, message: int, image: Pixels, frame: TrackedFrame) -> None:
+    def publish(self, camera: str, frame: Picture, answer: TrackedFrame) -> None:
         if self.deaf:
             raise RuntimeError("no publisher")
-        self.published.append((camera, message, frame.vocabulary.version))
+        self.published.append((camera, frame.number, answer.vocabulary.version))
 
     def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
         self.vocabularies.append(vocabulary)
@@ -49,14 +56,14 @@ class Outlet:
         self.complaints.append((subject, str(error)))
 
 
-Make = Callable[..., tuple[Pipeline[int], FakeEngine, Outlet]]
+Make = Callable[..., tuple[Pipeline[int, Picture], FakeEngine, Outlet]]
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    made: list[Pipeline[int]] = []
+    made: list[Pipeline[int, Picture]] = []
 
-    def build(**engine: Any) -> tuple[Pipeline[int], FakeEngine, Outlet]:
+    def build(**engine: Any) -> tuple[Pipeline[int, Picture], FakeEngine, Outlet]:
         fake, outlet = FakeEngine(**engine), Outlet()
         made.append(Pipeline(fake, outlet))
         return made[-1], fake, outlet
