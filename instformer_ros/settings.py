@@ -19,10 +19,10 @@ class Settings:
     """
 
     score_threshold: float = 0.3  # publication: least objectness x class score (objectness alone without words)
-    objectness_threshold: float = 0.5  # birth: least objectness that founds a track
-    keep_threshold: float = 0.3  # least objectness that continues a track
+    objectness_threshold: float = 0.7  # birth: least objectness that founds a track
+    keep_threshold: float = 0.5  # least objectness that continues a track
     match_threshold: float = 0.15  # least cosine similarity that continues a track
-    duplicate_threshold: float = 0.7  # a proposal whose mask overlaps a better one's by this IoU is dropped; 1 = never
+    duplicate_threshold: float = 0.3  # a proposal whose mask overlaps a better one's by this IoU is dropped; 1 = never
     max_coast: int = 30  # frames a track is kept unseen before it ends
     max_instances: int = 100  # most instances published of a frame, best first
     life_cycle: LifeCycle = "managed"
