@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from instformer_ros.variant_options import add_variant_options
+
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -97,6 +99,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     toyvis.add_argument(
         "--life-cycle", default="managed", choices=("slots", "managed"), help="of tracks (default: %(default)s)"
     )
+    add_variant_options(toyvis)
     toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
     _add_model(toyvis)
     toyvis.set_defaults(run=_evaluate_toyvis)

@@ -25,6 +25,7 @@ from instformer_ros.devices import find_device
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
+from instformer_ros.model.variants import Variant, vary
 from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
 from instformer_ros.paths import model_path
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
@@ -104,6 +105,7 @@ class Engine:
         device: str = "auto",
         settings: Settings | None = None,
         untrained: bool = False,
+        variant: Variant | None = None,
     ) -> Engine:
         """Loads a checkpoint.
 
@@ -112,9 +114,10 @@ class Engine:
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             settings: thresholds and the like.
             untrained: random weights (seed 0) of the checkpoint's configuration in place of its own, to compare with.
+            variant: parts that differ from the checkpoint's: the paper's baselines.
 
         Raises:
-            InstformerError: no such model or device, or the file is foreign or damaged.
+            InstformerError: no such model or device, the file is foreign or damaged, or has no weights for the variant.
         """
         where = find_device(device)
         is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
@@ -123,6 +126,8 @@ class Engine:
         if untrained:
             torch.manual_seed(0)
             network = InstFormer(network.config)
+        if variant is not None:
+            network = vary(network, variant)
         return cls(network, where, settings)
 
     @property

@@ -101,7 +101,7 @@ def install(monkeypatch: Any) -> types.ModuleType:
         closed = 0
 
         @classmethod
-        def load(cls, model: str = "toyvis", device: str = "auto", settings: Any = None) -> Engine:
+        def load(cls, model: str = "toyvis", device: str = "auto", settings: Any = None, **how: Any) -> Engine:
             if model != "toyvis" and not Path(model).exists():
                 raise InstformerError(f"model '{model}': no such checkpoint; give 'toyvis' or a file")
             if device not in ("auto", "cpu"):
@@ -109,6 +109,7 @@ def install(monkeypatch: Any) -> types.ModuleType:
             engine = cls()
             engine.settings = settings or Settings()
             module.last = engine  # type: ignore[attr-defined]
+            module.loaded_with = how  # type: ignore[attr-defined]
             return engine
 
         def set_vocabulary(self, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from oracle_engine import install
 
 from instformer_ros import cli, masks
+from instformer_ros.model.variants import Variant
 from instformer_ros.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,6 +136,7 @@ def test_evaluate_writes_the_numbers(tmp_path: Path, engine: Any, capsys: pytest
     pytest.importorskip("trackeval", reason="trackeval is not installed")
     path = tmp_path / "new" / "scores.json"
     what = ["--split", "novel", "--seed", "4", "--videos", "1", "--life-cycle", "slots"]
+    what += ["--classifier", "crops", "--association", "query", "--rollout", "none"]
     code = cli.main(["evaluate", "toyvis", *what, "--json", str(path)])
     assert code == 0
     report = json.loads(path.read_text())
@@ -142,6 +144,9 @@ def test_evaluate_writes_the_numbers(tmp_path: Path, engine: Any, capsys: pytest
     assert (report["split"], report["seeds"], report["videos"], report["model"]) == ("novel", [4], 1, "toyvis")
     assert all(report[key] is None or 0 <= report[key] <= 1 for key in ("AP", "AP50", "AR10", "IDF1", "HOTA"))
     assert "novel" in capsys.readouterr().out
+    variant = Variant(classifier="crops", association="query", rollout="none")
+    assert engine.loaded_with == {"variant": variant}
+    assert report["variant"] == {"classifier": "crops", "association": "query", "rollout": "none"}
     video, true_masks = engine.used[0], engine.used[1]
     assert (video.life_cycle, true_masks.life_cycle) == ("slots", "managed")
     assert all(not s.negatives and s.score_threshold == 0 and s.class_scores for s in (video, true_masks))

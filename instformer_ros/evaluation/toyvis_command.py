@@ -15,6 +15,7 @@ from instformer_ros.evaluation.toyvis import evaluate, format_table
 from instformer_ros.evaluation.toyvis_run import video_seeds
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.structures import InstformerError
+from instformer_ros.variant_options import describe, variant_of
 
 
 def evaluate_toyvis(options: argparse.Namespace) -> str:
@@ -29,7 +30,7 @@ def evaluate_toyvis(options: argparse.Namespace) -> str:
     if options.json is not None:
         _check_writable(options.json)  # before the long run
     splits = (*SPLITS, "all") if options.split == "all" else (options.split,)
-    engine = Engine.load(options.model, options.device)
+    engine = Engine.load(options.model, options.device, variant=variant_of(options))
     if options.untrained:
         engine = untrained(engine)
     try:
@@ -40,6 +41,7 @@ def evaluate_toyvis(options: argparse.Namespace) -> str:
         engine.close()
     report["model"] = "untrained" if options.untrained else options.model
     report["life_cycle"] = options.life_cycle
+    report["variant"] = describe(options)
     if options.json is not None:
         write_json(options.json, report)
     return format_table(report)

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 from instformer_ros.structures import InstformerError
 
 Guidance = Literal["designed", "binary", "none"]
+LoraPlacement = Literal["qv", "qkv", "ffn", "ffn+qkv"]
+Classifier = Literal["instclip", "masked-images", "masked-crops", "crops"]
+Association = Literal["query+token", "query"]
 Rollout = Literal["rnn", "linear", "mlp", "none"]
 
 
@@ -59,9 +62,11 @@ class InstClipConfig:
     scale: float = 1.0
     clamp: float = 10.0
     shift: bool = False  # subtract max B_i, so that a full mask equals plain CLIP
+    register: bool = True  # False: nobody attends to the register, as if there were none (paper Tab. 5, lines 2-4)
     register_visible: bool = False  # may instance tokens attend to the register?
     lora_rank: int = 8  # 0 = no LoRA
     lora_alpha: float = 16.0
+    lora_placement: LoraPlacement = "qv"  # which weights of a block are adapted (paper Tab. 8)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class RolloutConfig:
     """Rollout tracker (paper Sec. 4.3)."""
 
     kind: Rollout = "rnn"
+    association: Association = "query+token"  # what a tracking token is made of (paper Tab. 7)
     normalise_halves: bool = True  # L2-normalise query and instance token before concatenation
 
 
@@ -80,6 +86,7 @@ class ModelConfig:
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     instclip: InstClipConfig = field(default_factory=InstClipConfig)
+    classifier: Classifier = "instclip"  # the others: the paper's baselines, see model/crops.py
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     short_side: int = 480  # frames are resized so that their short side has this many pixels
     long_side: int = 864  # ... unless the long side would exceed this
@@ -109,12 +116,15 @@ class ModelConfig:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InstformerError(f"model config: {error}; rebuild the checkpoint with this version") from error
-        if config.instclip.guidance not in get_args(Guidance):
-            raise InstformerError(
-                f"model config: guidance '{config.instclip.guidance}'; use one of {get_args(Guidance)}"
-            )
-        if config.rollout.kind not in get_args(Rollout):
-            raise InstformerError(f"model config: rollout '{config.rollout.kind}'; use one of {get_args(Rollout)}")
+        for name, value, choices in (
+            ("guidance", config.instclip.guidance, Guidance),
+            ("lora_placement", config.instclip.lora_placement, LoraPlacement),
+            ("classifier", config.classifier, Classifier),
+            ("association", config.rollout.association, Association),
+            ("rollout", config.rollout.kind, Rollout),
+        ):
+            if value not in get_args(choices):
+                raise InstformerError(f"model config: {name} '{value}'; use one of {get_args(choices)}")
         return config
 
 

@@ -42,12 +42,13 @@ def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config
     return bias - bias.amax(-1, keepdim=True) if config.shift else bias
 
 
-def guidance_matrix(bias: Tensor, register_visible: bool) -> Tensor:
+def guidance_matrix(bias: Tensor, register_visible: bool, register: bool = True) -> Tensor:
     """The whole matrix M for tokens [R | I_1..I_N | patches]: rows attend to columns, alike in every head and layer.
 
     Args:
         bias: (B, N, P) as :func:`guidance_bias` gives it.
         register_visible: may instance tokens attend to the register?
+        register: False: nobody may, itself included, which is as if there were none.
 
     Returns:
         (B, 1 + N + P, 1 + N + P) float, 0 or -inf but for the guidance itself. Always a float bias: boolean masks mean
@@ -60,6 +61,8 @@ def guidance_matrix(bias: Tensor, register_visible: bool) -> Tensor:
     matrix[:, 1 : 1 + instances, 1 : 1 + instances] = own_key_bias(instances, bias)  # ... but itself
     if not register_visible:
         matrix[:, 1 : 1 + instances, 0] = blocked
+    if not register:
+        matrix[:, :, 0] = blocked
     matrix[:, 1 : 1 + instances, 1 + instances :] = bias
     return matrix
 

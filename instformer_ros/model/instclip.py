@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from instformer_ros.model.clip import build_clip
 from instformer_ros.model.config import ClipConfig, InstClipConfig
 from instformer_ros.model.guidance import guidance_bias, guidance_matrix, own_key_bias
-from instformer_ros.model.lora import Lora
+from instformer_ros.model.lora import BlockWeights, Lora, block_weights
 
 
 @dataclass
@@ -46,7 +46,9 @@ class InstClip(nn.Module):
         self.instance_tokens = nn.Parameter(torch.empty(instances, width))  # I_0
         self.register_token = nn.Parameter(torch.empty(width))  # R_0
         self.lora = nn.ModuleList(
-            Lora(width, config.lora_rank, config.lora_alpha) for _ in self.blocks if config.lora_rank > 0
+            Lora(width, config.lora_rank, config.lora_alpha, config.lora_placement, block.mlp.c_fc.out_features)
+            for block in self.blocks
+            if config.lora_rank > 0
         )
         self.register_buffer("pixel_mean", 255 * torch.tensor(clip_config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(clip_config.std).view(3, 1, 1), persistent=False)
@@ -74,8 +76,9 @@ class InstClip(nn.Module):
         """Folds the adapters into CLIP's weights, for inference; does nothing where there are none."""
         if not len(self.lora):
             return
-        for block, lora in zip(self.blocks, self.lora, strict=True):
-            block.attn.in_proj_weight.copy_(cast(Lora, lora).adapt(block.attn.in_proj_weight))
+        for block, adapted in zip(self.blocks, self._weights(), strict=True):
+            for weight, value in zip(block_weights(block), adapted, strict=True):
+                weight.copy_(value)
         self.lora = nn.ModuleList()
 
     def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
@@ -130,9 +133,9 @@ class InstClip(nn.Module):
         position = resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, x.shape[-2:])
         return x.flatten(2).transpose(1, 2) + position
 
-    def _weights(self) -> list[Tensor]:
-        """The packed [q; k; v] weights of all layers, adapted where there are adapters."""
-        weights = [block.attn.in_proj_weight for block in self.blocks]
+    def _weights(self) -> list[BlockWeights]:
+        """The weights of all blocks, adapted where there are adapters."""
+        weights = [block_weights(block) for block in self.blocks]
         if not len(self.lora):
             return weights
         return [cast(Lora, lora).adapt(w) for lora, w in zip(self.lora, weights, strict=True)]
@@ -144,39 +147,43 @@ class InstClip(nn.Module):
         instances = tokens.shape[1]
         own = own_key_bias(instances, bias).expand(bias.shape[0], -1, -1)
         first = 0 if self.config.register_visible else 1
+        least = 0 if self.config.register else 1  # first key of the context that the context itself sees
         seen = F.pad(bias, (1 - first, 0))  # a visible register has bias 0
         mask = torch.cat([seen, own], -1)[:, None]  # (B, 1, N, [R] + P + N)
-        for block, weight in zip(self.blocks, self._weights(), strict=True):
-            q, k, v = _project(block, weight, context)
-            iq, ik, iv = _project(block, weight, tokens)
+        for block, weights in zip(self.blocks, self._weights(), strict=True):
+            q, k, v = _project(block, weights, context)
+            iq, ik, iv = _project(block, weights, tokens)
             keys = torch.cat([k[:, :, first:], ik], 2)
             values = torch.cat([v[:, :, first:], iv], 2)
             if context_wanted or block is not self.blocks[-1]:
-                context = _finish(block, context, F.scaled_dot_product_attention(q, k, v))
-            tokens = _finish(block, tokens, F.scaled_dot_product_attention(iq, keys, values, mask.to(iq.dtype)))
+                attended = F.scaled_dot_product_attention(q, k[:, :, least:], v[:, :, least:])
+                context = _finish(block, weights, context, attended)
+            attended = F.scaled_dot_product_attention(iq, keys, values, mask.to(iq.dtype))
+            tokens = _finish(block, weights, tokens, attended)
         return context, tokens
 
     def _one_attention(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         instances = tokens.shape[1]
-        matrix = guidance_matrix(bias, self.config.register_visible)[:, None]
+        matrix = guidance_matrix(bias, self.config.register_visible, self.config.register)[:, None]
         x = torch.cat([context[:, :1], tokens, context[:, 1:]], 1)
-        for block, weight in zip(self.blocks, self._weights(), strict=True):
-            q, k, v = _project(block, weight, x)
-            x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, matrix.to(q.dtype)))
+        for block, weights in zip(self.blocks, self._weights(), strict=True):
+            q, k, v = _project(block, weights, x)
+            x = _finish(block, weights, x, F.scaled_dot_product_attention(q, k, v, matrix.to(q.dtype)))
         return torch.cat([x[:, :1], x[:, 1 + instances :]], 1), x[:, 1 : 1 + instances]
 
 
-def _project(block: Any, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(block: Any, weights: BlockWeights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pre-norm and projection of one block, each (B, heads, tokens, D / heads)."""
-    packed = F.linear(block.ln_1(x), weight, block.attn.in_proj_bias)
+    packed = F.linear(block.ln_1(x), weights.in_proj, block.attn.in_proj_bias)
     q, k, v = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
 
 
-def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
+def _finish(block: Any, weights: BlockWeights, x: Tensor, attended: Tensor) -> Tensor:
     """Output projection, residual and feed-forward network of one block."""
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    hidden = block.mlp.gelu(F.linear(block.ln_2(x), weights.fc, block.mlp.c_fc.bias))
+    return x + block.ls_2(F.linear(hidden, weights.proj, block.mlp.c_proj.bias))
 
 
 def resize_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from instformer_ros.model.config import ModelConfig
+from instformer_ros.model.crops import CropClip
 from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.proposals import ProposalNetwork
-from instformer_ros.model.rollout import RolloutTracker
+from instformer_ros.model.rollout import RolloutTracker, tracking_width
 from instformer_ros.structures import InstanceTokens
 
 
@@ -18,8 +19,12 @@ class InstFormer(nn.Module):
         super().__init__()
         self.config = config
         self.proposals = ProposalNetwork(config.proposals)
-        self.instclip = InstClip(config.clip, config.instclip, config.proposals.queries)
-        self.rollout = RolloutTracker(config.rollout, config.proposals.width + self.instclip.embed_dim)
+        if config.classifier == "instclip":
+            self.instclip = InstClip(config.clip, config.instclip, config.proposals.queries)
+        else:
+            self.instclip = CropClip(config.clip, config.instclip, config.proposals.queries, config.classifier)
+        width = tracking_width(config.rollout, config.proposals.width, self.instclip.embed_dim)
+        self.rollout = RolloutTracker(config.rollout, width)
 
     def forward(self, images: Tensor) -> InstanceTokens:
         """One frame for each of B cameras.

@@ -27,6 +27,11 @@ def tracking_tokens(queries: Tensor, instance_tokens: Tensor, normalise: bool = 
     return torch.cat([queries, instance_tokens], -1)
 
 
+def tracking_width(config: RolloutConfig, query_width: int, embed_dim: int) -> int:
+    """Width of a tracking token: C + E, or C of a query alone."""
+    return query_width + (embed_dim if config.association == "query+token" else 0)
+
+
 class RolloutTracker(nn.Module):
     """One RNN layer; a linear layer, an MLP, or nothing in its place for ablation (paper Tab. 7).
 
@@ -36,6 +41,7 @@ class RolloutTracker(nn.Module):
     def __init__(self, config: RolloutConfig, width: int) -> None:
         super().__init__()
         self.kind = config.kind
+        self.association = config.association
         self.normalise = config.normalise_halves
         self.width = width
         if config.kind == "rnn":
@@ -54,7 +60,9 @@ class RolloutTracker(nn.Module):
             nn.init.zeros_(self.mlp[2].bias)  # type: ignore[arg-type]
 
     def tokens(self, queries: Tensor, instance_tokens: Tensor) -> Tensor:
-        """:func:`tracking_tokens` as this tracker was built to take them."""
+        """:func:`tracking_tokens` as this tracker was built to take them, or of the queries alone."""
+        if self.association == "query":
+            return F.normalize(queries, dim=-1) if self.normalise else queries
         return tracking_tokens(queries, instance_tokens, self.normalise)
 
     def initial_state(self, count: int) -> Tensor:
