@@ -12,10 +12,10 @@ from torch import Tensor
 
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.guidance import MASK_STRIDE
+from instformer_ros.pixels import LARGEST_SIDE
 from instformer_ros.structures import InstformerError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
-_LARGEST = 16384  # pixels a side
 
 
 def check_image(camera: str, image: Image) -> None:
@@ -23,9 +23,9 @@ def check_image(camera: str, image: Image) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InstformerError(f"image of camera '{camera}' is {form}; give RGB uint8 (H, W, 3)")
-    if not (0 < image.shape[0] <= _LARGEST and 0 < image.shape[1] <= _LARGEST):
+    if not (0 < image.shape[0] <= LARGEST_SIDE and 0 < image.shape[1] <= LARGEST_SIDE):
         raise InstformerError(
-            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {_LARGEST} a side"
+            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {LARGEST_SIDE} a side"
         )
 
 
