@@ -22,13 +22,29 @@ class BackboneConfig:
     stem: int = 64
     widths: tuple[int, ...] = (256, 512, 1024, 2048)  # output channels of the four stages
     depths: tuple[int, ...] = (3, 4, 6, 3)
+    frozen_norm: bool = False  # batch statistics and scales stay as pre-trained, as Mask2Former's ResNet has it
+    kind: Literal["resnet"] = "resnet"
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """A Swin transformer (Liu et al. 2021) with patches of 4; strides 4, 8, 16, 32."""
+
+    width: int = 96  # of the first stage; every further one has twice as many channels
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7  # side of an attention window, in tokens
+    kind: Literal["swin"] = "swin"
+
+
+_BACKBONES: dict[str, type[BackboneConfig] | type[SwinConfig]] = {"resnet": BackboneConfig, "swin": SwinConfig}
 
 
 @dataclass(frozen=True)
 class ProposalConfig:
     """Mask2Former (Cheng et al. 2022), class-agnostic by default."""
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig | SwinConfig = field(default_factory=BackboneConfig)
     queries: int = 100
     width: int = 256
     heads: int = 8
@@ -106,9 +122,12 @@ class ModelConfig:
         try:
             data = dict(data)
             proposals = dict(data.pop("proposals"))
-            backbone = BackboneConfig(**_tuples(proposals.pop("backbone")))
+            backbone = _tuples(proposals.pop("backbone"))
+            kind = backbone.get("kind", "resnet")
+            if kind not in _BACKBONES:
+                raise InstformerError(f"model config: backbone '{kind}'; use one of {', '.join(_BACKBONES)}")
             config = cls(
-                proposals=ProposalConfig(backbone=backbone, **_tuples(proposals)),
+                proposals=ProposalConfig(backbone=_BACKBONES[kind](**backbone), **_tuples(proposals)),
                 clip=ClipConfig(**_tuples(data.pop("clip"))),
                 instclip=InstClipConfig(**data.pop("instclip")),
                 rollout=RolloutConfig(**data.pop("rollout")),
@@ -131,6 +150,25 @@ class ModelConfig:
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:
     """JSON knows only lists; the frozen dataclasses hold tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+_R50 = BackboneConfig(frozen_norm=True)
+PRESETS: dict[str, ModelConfig] = {  # the first is the paper's own; CLIP with the weights that OpenAI published
+    "r50-vitb32": ModelConfig("r50-vitb32", ProposalConfig(_R50), ClipConfig("ViT-B-32", quick_gelu=True)),
+    "r50-vitb16": ModelConfig("r50-vitb16", ProposalConfig(_R50), ClipConfig("ViT-B-16", quick_gelu=True)),
+    "swint-vitb32": ModelConfig("swint-vitb32", ProposalConfig(SwinConfig()), ClipConfig("ViT-B-32", quick_gelu=True)),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """Sizes by name.
+
+    Raises:
+        InstformerError: there is no such preset; names those that there are.
+    """
+    if name not in PRESETS:
+        raise InstformerError(f"no preset is called '{name}'; use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def toyvis_config(tokens: tuple[int, ...], negatives: tuple[str, ...] = ()) -> ModelConfig:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instformer_ros.model.backbone import ResNet
+from instformer_ros.model.backbone import build_backbone
 from instformer_ros.model.config import ProposalConfig
 from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.model.mask_decoder import DecoderOutput, MaskDecoder
@@ -25,7 +25,7 @@ class ProposalNetwork(nn.Module):
     def __init__(self, config: ProposalConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(config.backbone)
+        self.backbone = build_backbone(config.backbone)
         self.pixel_decoder = PixelDecoder(config, self.backbone.channels)
         self.mask_decoder = MaskDecoder(config)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
