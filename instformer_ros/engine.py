@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +145,20 @@ class Engine:
         """Active words that the text model never learnt: it takes their unknown pieces all for the same."""
         return self._active.encoded.unknown
 
-    def encode_vocabulary(self, names: Sequence[str]) -> EncodedVocabulary:
+    @property
+    def device_memory(self) -> int:
+        """Bytes that torch has allocated on the GPU; 0 on a CPU."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+
+    def encode_vocabulary(
+        self, names: Sequence[str], pause: Callable[[float], None] | None = None
+    ) -> EncodedVocabulary:
         """Embeds words without putting them into force. Slow for new words; off the frame path; thread-safe.
+
+        Args:
+            names: the words.
+            pause: called after every bit of the work with the seconds it took; may sleep to give way to the frames, or
+                raise to give up.
 
         Raises:
             InstformerError: too many words, or one that is too long.
@@ -154,7 +166,7 @@ class Engine:
         words = validate_names(names)
         negatives = live_negatives(self.config.negatives, words) if words else ()
         width = self._model.instclip.embed_dim
-        embeddings = self._texts((*words, *negatives), width).to(self.device)
+        embeddings = self._texts((*words, *negatives), width, pause).to(self.device)
         unknown = tuple(word for word in words if not self._tokenizer.knows(word))
         return EncodedVocabulary(words, embeddings[: len(words)], embeddings[len(words) :], unknown)
 
@@ -216,6 +228,8 @@ class Engine:
     def close(self) -> None:
         """Frees the device's memory. The engine is of no use after that."""
         self.reset()
+        self._texts.clear()
+        self._active = _Active(self._active.vocabulary, EncodedVocabulary((), torch.empty(0), torch.empty(0), ()))
         self._model.to("meta")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

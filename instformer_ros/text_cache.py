@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,10 @@ import torch
 from torch import Tensor
 
 from instformer_ros.model.vocabulary import TextEncoder
+
+_KEPT = 8192  # embeddings kept in memory: 16 MiB at 512 numbers each, more than any vocabulary and its negatives
+_NAMES = 16  # names embedded at once
+_BRISK = 0.03  # seconds: while frames flow, a bit of encoding should not take much longer
 
 
 def default_folder() -> Path:
@@ -27,23 +33,61 @@ class TextCache:
     A cache that cannot be read or written costs time and nothing else.
     """
 
-    def __init__(self, encoder: TextEncoder, folder: Path | None = None) -> None:
+    def __init__(self, encoder: TextEncoder, folder: Path | None = None, kept: int = _KEPT) -> None:
+        """``kept``: how many embeddings stay in memory, those used last."""
         self._encoder = encoder
         self._folder = (folder or default_folder()) / encoder.fingerprint()
-        self._memory: dict[str, Tensor] = {}
+        self._kept = kept
+        self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, names: Sequence[str], width: int) -> Tensor:
-        """(len(names), width) float32 on the CPU. Thread-safe; calls wait for each other."""
+    def __call__(self, names: Sequence[str], width: int, pause: Callable[[float], None] | None = None) -> Tensor:
+        """(len(names), width) float32 on the CPU. Thread-safe; calls wait for each other.
+
+        New names are embedded bit by bit, and ``pause`` is called after each bit with the seconds it took. It may
+        sleep, to leave the device to others, or raise, to give up; what was embedded until then is kept.
+        """
         with self._lock:
-            for name in names:
-                if name not in self._memory and (found := self._read(name, width)) is not None:
-                    self._memory[name] = found
-            missing = [name for name in dict.fromkeys(names) if name not in self._memory]
-            for name, embedding in zip(missing, self._encoder(missing).cpu(), strict=True):
-                self._memory[name] = embedding
+            distinct = dict.fromkeys(names)
+            embeddings = {name: found for name in distinct if (found := self._recall(name, width)) is not None}
+            for name, embedding in self._embed([name for name in distinct if name not in embeddings], pause):
+                embeddings[name] = self._memory[name] = embedding
                 self._write(name, embedding)
-            return torch.stack([self._memory[name] for name in names]) if names else torch.zeros(0, width)
+            while len(self._memory) > self._kept:
+                self._memory.popitem(last=False)
+        return torch.stack([embeddings[name] for name in names]) if names else torch.zeros(0, width)
+
+    def clear(self) -> None:
+        """Frees the memory; the disk keeps everything."""
+        with self._lock:
+            self._memory.clear()
+
+    def _recall(self, name: str, width: int) -> Tensor | None:
+        """From memory or else from disk; it counts as used."""
+        found = self._memory.get(name)
+        if found is None:
+            found = self._read(name, width)
+        if found is not None:
+            self._memory[name] = found
+            self._memory.move_to_end(name)
+        return found
+
+    def _embed(self, names: Sequence[str], pause: Callable[[float], None] | None) -> Iterator[tuple[str, Tensor]]:
+        """In bits of a fixed size, or, if others wait, of one that takes about as long as they may be kept waiting."""
+        size, done = (1 if pause else _NAMES), 0
+        while done < len(names):
+            bit = names[done : done + size]
+            started = time.perf_counter()
+            embeddings = self._encoder(bit).cpu()
+            seconds = time.perf_counter() - started
+            done += len(bit)
+            yield from zip(bit, embeddings, strict=True)
+            if pause is not None:
+                if seconds < _BRISK / 2:
+                    size = min(2 * size, _NAMES)
+                elif seconds > _BRISK:
+                    size = max(1, size // 2)
+                pause(seconds)
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.f32"

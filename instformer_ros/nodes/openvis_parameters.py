@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from instformer_ros.model.vocabulary import validate_names
+from instformer_ros.nodes.inputs import TRANSPORTS
 from instformer_ros.ros.parameters import Spec, Table, When
 from instformer_ros.ros.qos import RELIABILITIES
 from instformer_ros.settings import Settings
@@ -76,6 +77,40 @@ PARAMETERS = Table(
             "reliability to subscribe to images with; auto suits the publishers",
             choices=RELIABILITIES,
         ),
+        Spec(
+            "image_transport",
+            "raw",
+            "how images come: 'raw' on the image topic, or 'compressed' (JPEG, PNG) on <image>/compressed",
+            When.CONFIGURE,
+            choices=TRANSPORTS,
+        ),
+        Spec(
+            "use_depth",
+            False,
+            "take 'depth', registered to the image, and 'camera_info' along with every image, for 3D outputs",
+            When.CONFIGURE,
+        ),
+        Spec(
+            "depth_slop",
+            0.02,
+            "most seconds between the stamps of an image and its depth; needs message_filters, else they must be equal",
+            When.CONFIGURE,
+            least=0.0,
+            most=1.0,
+        ),
+        Spec(
+            "round_wait",
+            0.02,
+            "most seconds that the images of several cameras wait for each other, so that one pass takes them all",
+            least=0.0,
+            most=1.0,
+        ),
+        Spec("latency_warn", 1.0, "seconds from stamp to result that are a warning", least=0.0, most=3600.0),
+        Spec("latency_error", 5.0, "seconds from stamp to result that are an error", least=0.0, most=3600.0),
+        Spec("rate_warn", 0.0, "results a second below which there is a warning; 0 for never", least=0.0, most=1000.0),
+        Spec("rate_error", 0.0, "results a second below which there is an error; 0 for never", least=0.0, most=1000.0),
+        Spec("drop_warn", 1.0, "share of images without a result that is a warning; 1 for never", least=0.0, most=1.0),
+        Spec("drop_error", 1.0, "share of images without a result that is an error; 1 for never", least=0.0, most=1.0),
         Spec("report_interval", 10.0, "seconds between reports of dropped frames; 0 for none", least=0.0, most=3600.0),
     ]
 )

@@ -1,9 +1,9 @@
 """The way of a frame through the node, without ROS: newest frame wins, one worker runs the engine.
 
 Three threads meet here. The executor's thread puts messages in and asks for changes; the worker takes the newest frame
-of every camera, runs one pass over them and publishes; the vocabulary thread encodes words, which is slow, and hands
-them to the worker. Whatever changes the engine is done by the worker between two passes, so no frame ever sees half of
-a change.
+of every camera, runs one pass over them and publishes; the vocabulary thread encodes words, which is slow, gives way to
+the frames meanwhile, and hands the words to the worker. Whatever changes the engine is done by the worker between two
+passes, so no frame ever sees half of a change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout  # the builtin one only since Python 3.11
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from instformer_ros.nodes.rounds import Rounds
 from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
 
 Pixels = NDArray[np.uint8]
@@ -37,6 +39,9 @@ class Picture(Protocol):
 P = TypeVar("P", bound=Picture)
 M_contra = TypeVar("M_contra", contravariant=True)
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
+_CLOSING = "vocabulary: the node is being cleaned up; ask again once it is configured"
+_HOPELESS = 30  # passes in a row that fail by an error of ours: the device is lost, or we are broken for good
+_FLOWING = 1.0  # seconds since the last pass for which frames count as flowing
 
 
 class EngineLike(Protocol):
@@ -50,9 +55,12 @@ class EngineLike(Protocol):
     @property
     def unknown_words(self) -> tuple[str, ...]: ...
 
+    @property
+    def device_memory(self) -> int: ...
+
     def warm_up(self) -> None: ...
 
-    def encode_vocabulary(self, names: Sequence[str]) -> Any: ...
+    def encode_vocabulary(self, names: Sequence[str], pause: Callable[[float], None] | None = None) -> Any: ...
 
     def use_vocabulary(self, encoded: Any) -> Vocabulary: ...
 
@@ -78,6 +86,9 @@ class Outlet(Protocol[M_contra, P]):
     def complain(self, subject: str, error: BaseException) -> None:
         """Something was refused or went wrong; the pipeline goes on."""
 
+    def died(self, error: BaseException) -> None:
+        """The worker has ended by an error that it cannot survive; nothing is answered any more."""
+
 
 @dataclass
 class Counts:
@@ -99,40 +110,54 @@ class Counts:
 class Pipeline(Generic[M, P]):
     """Owns the engine from now on: nobody else may call it. Call :meth:`close` in the end."""
 
-    def __init__(self, engine: EngineLike, outlet: Outlet[M, P]) -> None:
+    def __init__(self, engine: EngineLike, outlet: Outlet[M, P], round_wait: float = 0.0) -> None:
+        """``round_wait``: most seconds that a pass waits for the cameras whose images are due; may be set later."""
+        self.round_wait = round_wait
         self._engine = engine
         self._outlet = outlet
         self._changed = threading.Condition()
-        self._frames: dict[str, M] = {}
+        self._frames: dict[str, tuple[float, M]] = {}  # with the time of arrival
+        self._rounds = Rounds()
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._stopped = False
         self._counts: dict[str, Counts] = {}
-        self._busy = 0.0  # seconds spent in passes
+        self._last_pass = float("-inf")
+        self._in_vain = 0  # passes in a row that failed by an error of ours
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name="frames", daemon=True),
-            threading.Thread(target=self._run_vocabulary, name="vocabulary", daemon=True),
+            threading.Thread(target=partial(self._live, run), name=name, daemon=True)
+            for name, run in (("frames", self._run), ("vocabulary", self._run_vocabulary))
         ]
+        self._alive = len(self._threads)
         for thread in self._threads:
             thread.start()
 
     def put(self, camera: str, message: M) -> None:
         """Takes a camera's newest message; one still waiting is dropped and counted."""
+        now = time.monotonic()
         with self._changed:
             counts = self._counts.setdefault(camera, Counts())
             counts.received += 1
             if camera in self._frames:
                 counts.dropped += 1
-            self._frames[camera] = message
-            self._changed.notify()
+            self._frames[camera] = now, message
+            self._rounds.arrived(camera, now)
+            self._changed.notify_all()
 
-    def discard(self) -> None:
-        """Drops what is waiting and returns once the pass under way, if any, has ended."""
+    def discard(self) -> bool:
+        """Drops what is waiting and returns once the pass under way, if any, has ended.
+
+        Returns False if it had not after four seconds.
+        """
         with self._changed:
-            for camera in self._frames:
-                self._counts[camera].dropped += 1
-            self._frames.clear()
-        self._between_frames(lambda: None).result(_JOIN)
+            self._drop_waiting()
+        try:
+            self._between_frames(lambda: None).result(_JOIN)
+        except FutureTimeout:
+            return False
+        except CancelledError:
+            pass  # it is closed already
+        return True
 
     def set_vocabulary(self, names: Sequence[str], always: bool = False) -> Future[Vocabulary]:
         """Asks for other words, cleaned already. Requests are served in their order, beside the frames.
@@ -152,34 +177,64 @@ class Pipeline(Generic[M, P]):
         """The engine works with these from the next frame on."""
         return self._between_frames(lambda: setattr(self._engine, "settings", settings))
 
-    def reset(self) -> Future[None]:
-        """Forgets the tracks of all cameras before the next frame."""
-        return self._between_frames(self._engine.reset)
+    def reset(self, camera: str | None = None) -> Future[None]:
+        """Forgets the tracks of one camera, or of all, before the next frame."""
+        return self._between_frames(partial(self._engine.reset, camera))
 
-    def counts(self) -> tuple[dict[str, Counts], float]:
-        """What became of each camera's frames so far, and the seconds spent on them."""
+    def counts(self) -> dict[str, Counts]:
+        """What became of each camera's frames so far."""
         with self._changed:
-            return {camera: replace(counts) for camera, counts in self._counts.items()}, self._busy
+            return {camera: replace(counts) for camera, counts in self._counts.items()}
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes on the GPU."""
+        return self._engine.device_memory
 
     def close(self) -> bool:
         """Ends the threads (waiting for the pass under way) and closes the engine. Can be called twice.
 
-        Returns False if a thread was still at work after four seconds; the engine is then left open.
+        Returns False if a thread was still at work after four seconds; the engine is closed as soon as that has ended.
         """
-        with self._changed:
-            first, self._stopped = not self._stopped, True
-            for _, future in self._jobs:
-                future.cancel()
-            self._jobs.clear()
-            self._changed.notify()
+        self._stop()
         self._requests.put(None)
         deadline = time.monotonic() + _JOIN
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        ended = not any(thread.is_alive() for thread in self._threads)
-        if ended and first:
-            self._engine.close()
-        return ended
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            for _, future in self._jobs:
+                future.cancel()
+            self._jobs.clear()
+            self._drop_waiting()
+            self._changed.notify_all()
+
+    def _drop_waiting(self) -> None:
+        """Call it with the lock held."""
+        for camera in self._frames:
+            self._counts[camera].dropped += 1
+        self._frames.clear()
+
+    def _live(self, run: Callable[[], None]) -> None:
+        """A thread's life. The last one to end closes the engine."""
+        try:
+            run()
+        except BaseException as error:  # neither a frame's nor a job's: those are seen to one by one
+            self._stop()
+            self._requests.put(None)
+            self._outlet.died(error)
+        finally:
+            with self._changed:
+                self._alive -= 1
+                last = not self._alive
+            if last:
+                try:
+                    self._engine.close()
+                except Exception as error:
+                    self._outlet.complain("engine", error)
 
     def _between_frames(self, job: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -188,7 +243,7 @@ class Pipeline(Generic[M, P]):
                 future.cancel()
             else:
                 self._jobs.append((job, future))
-                self._changed.notify()
+                self._changed.notify_all()
         return future
 
     def _run_vocabulary(self) -> None:
@@ -206,7 +261,7 @@ class Pipeline(Generic[M, P]):
     def _exchange(self, names: tuple[str, ...], always: bool) -> Vocabulary:
         if names == self._engine.vocabulary.names and not always:
             return self._engine.vocabulary
-        encoded = self._engine.encode_vocabulary(names)
+        encoded = self._engine.encode_vocabulary(names, self._give_way)
 
         def swap() -> Vocabulary:
             vocabulary = self._engine.use_vocabulary(encoded)
@@ -219,13 +274,26 @@ class Pipeline(Generic[M, P]):
         try:
             return self._between_frames(swap).result()
         except CancelledError:
-            raise InstformerError("vocabulary: the node is being cleaned up; ask again once it is configured") from None
+            raise InstformerError(_CLOSING) from None
+
+    def _give_way(self, seconds: float) -> None:
+        """Called after every bit of encoding, which took so long: while frames flow, half of the time is theirs alone.
+
+        Raises InstformerError if the pipeline is being closed, so that this need not wait for the rest.
+        """
+        with self._changed:
+            if time.monotonic() - self._last_pass < _FLOWING:
+                self._changed.wait_for(lambda: self._stopped, seconds)
+            if self._stopped:
+                raise InstformerError(_CLOSING)
 
     def _run(self) -> None:
-        """The worker. Whatever goes wrong with a frame or a job, the next one is served."""
+        """The worker. Whatever goes wrong with a frame or a job, the next one is served, unless nothing goes right."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or bool(self._jobs) or bool(self._frames))
+                if self._frames:
+                    self._gather()
                 if self._stopped:
                     return
                 jobs, self._jobs = self._jobs, []
@@ -234,17 +302,29 @@ class Pipeline(Generic[M, P]):
                 if future.set_running_or_notify_cancel():
                     _settle(future, job)
             if frames:
-                started = time.monotonic()
                 self._answer(frames)
-                self._busy += time.monotonic() - started
+                self._last_pass = time.monotonic()
 
-    def _answer(self, messages: dict[str, M]) -> None:
+    def _gather(self) -> None:
+        """Waits for the images that are due, so that one pass takes the whole round."""
+        deadline = time.monotonic() + self.round_wait
+        while not self._stopped:
+            now = time.monotonic()
+            if now >= deadline or not self._rounds.due(self._frames, now, deadline - now):
+                return
+            self._changed.wait(deadline - now)
+
+    def _answer(self, messages: dict[str, tuple[float, M]]) -> None:
+        taken = time.monotonic()
         frames: dict[str, P] = {}
-        for camera, message in messages.items():
+        decoding: dict[str, float] = {}
+        for camera, (_, message) in messages.items():
+            started = time.perf_counter()
             try:
                 frames[camera] = self._outlet.decode(camera, message)
             except Exception as error:
                 self._refuse(camera, error)
+            decoding[camera] = time.perf_counter() - started
         if not frames:
             return
         try:
@@ -252,8 +332,14 @@ class Pipeline(Generic[M, P]):
         except Exception as error:
             for camera in frames:
                 self._refuse(camera, error)
+            self._in_vain += not isinstance(error, InstformerError)
+            if self._in_vain >= _HOPELESS:
+                raise
             return
+        self._in_vain = 0
         for camera, answer in answers.items():
+            waited = taken - messages[camera][0]
+            answer.timings = {"wait": waited, "decode": decoding[camera], **answer.timings}
             try:
                 self._outlet.publish(camera, frames[camera], answer)
                 self._count(camera, "answered")

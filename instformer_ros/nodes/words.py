@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from rclpy.subscription import Subscription
 from instformer_ros.msg import Vocabulary
 from instformer_ros.ros import qos
 from instformer_ros.ros.messages import vocabulary_names
+
+_REMEMBERED = 256  # publishers
 
 
 class WordsTopic:
@@ -28,7 +31,8 @@ class WordsTopic:
         self._callback = callback
         self._subscriptions: list[Subscription[Vocabulary]] = []
         # Publisher -> stamp. Kept when closed, so that the node, configured again, takes no latched message for new.
-        self._taken: dict[bytes, int] = {}
+        # Only of the latest publishers, as every `ros2 topic pub` is another one.
+        self._taken: OrderedDict[bytes, int] = OrderedDict()
 
     def open(self) -> None:
         """Subscribes."""
@@ -50,4 +54,7 @@ class WordsTopic:
         stamp = int(info["source_timestamp"])
         if stamp > self._taken.get(publisher, 0):
             self._taken[publisher] = stamp
+            self._taken.move_to_end(publisher)
+            if len(self._taken) > _REMEMBERED:
+                self._taken.popitem(last=False)
             self._callback(vocabulary_names(message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -21,7 +22,6 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 
 RELIABILITIES = ("auto", "reliable", "best_effort")  # values of the image_reliability parameter
-_IMAGE_TYPE = "sensor_msgs/msg/Image"
 _LOOK_AGAIN = 1.0  # seconds; only a back-stop, events tell of new publishers at once
 _POLICIES = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
 
@@ -70,15 +70,23 @@ def choose_reliability(
 
 
 class ImageSubscription:
-    """Subscribes to an image topic and changes its reliability when the publishers call for it.
+    """Subscribes to images, compressed or not, and changes its reliability when the publishers call for it.
 
     It starts reliable, so that nothing of a reliable camera is lost; a best-effort camera raises an event on
     discovery, which makes it change over at once. All of its work is done in the executor's thread.
     """
 
-    def __init__(self, node: Node, topic: str, callback: Callable[[Image], None], wish: str = "auto") -> None:
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        callback: Callable[[Any], None],
+        wish: str = "auto",
+        message_type: type[Any] = Image,
+    ) -> None:
         self._node = node
         self._topic = topic
+        self._type = message_type
         self._callback = callback
         self._wish = wish
         # A subscription must not be destroyed within its own event, so events only ring this bell.
@@ -117,16 +125,23 @@ class ImageSubscription:
         self._node.destroy_guard_condition(self._bell)
         self._node.destroy_subscription(self._subscription)
 
-    def _subscribe(self) -> Subscription[Image]:
+    def _subscribe(self) -> Subscription[Any]:
         events = SubscriptionEventCallbacks(
             matched=lambda _: self._bell.trigger(), incompatible_qos=self._on_incompatible
         )
-        profile = image_qos(self.reliability)
-        return self._node.create_subscription(Image, self._topic, self._callback, profile, event_callbacks=events)
+        return self._node.create_subscription(
+            self._type,
+            self._topic,
+            self._callback,
+            image_qos(self.reliability),
+            event_callbacks=events,
+            qos_overriding_options=overridable(reliability=False),  # image_reliability says that
+        )
 
     def _offered(self, topic_name: str) -> list[ReliabilityPolicy]:
         publishers = self._node.get_publishers_info_by_topic(topic_name)
-        return [p.qos_profile.reliability for p in publishers if p.topic_type == _IMAGE_TYPE]
+        wanted = f"sensor_msgs/msg/{self._type.__name__}"
+        return [p.qos_profile.reliability for p in publishers if p.topic_type == wanted]
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         if self._wish == "auto":

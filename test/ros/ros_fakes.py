@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,14 +28,17 @@ class FakeEngine:
     warm: bool = False
     resets: int = 0
     closed: bool = False
+    device_memory: int = 0
     fault: Exception | None = None  # raised by every step while it is set
     _frames: dict[str, int] = field(default_factory=dict)
 
     def warm_up(self) -> None:
         self.warm = True
 
-    def encode_vocabulary(self, names: Sequence[str]) -> tuple[str, ...]:
+    def encode_vocabulary(self, names: Sequence[str], pause: Callable[[float], None] | None = None) -> tuple[str, ...]:
         time.sleep(self.encode_time)
+        if pause is not None:
+            pause(0.0)
         if "unspeakable" in names:
             raise InstformerError("vocabulary: 'unspeakable' cannot be encoded; use another word")
         return tuple(names)

@@ -147,7 +147,7 @@ def test_the_newest_frame_wins_and_drops_are_reported(start: Start) -> None:
         time.sleep(0.01)
     wait_for(lambda: rig.answers and rig.answers[-1].header == sent[-1].header, what="the newest frame's answer")
     assert len(rig.answers) < 15
-    counts = rig.node._pipeline.counts()[0][""]
+    counts = rig.node._pipeline.counts()[""]
     assert counts.received == 30
     assert counts.answered + counts.dropped == 30 and counts.answered == len(rig.answers)
     wait_for(lambda: rig.said("dropped"), what="a report")
@@ -228,7 +228,7 @@ def test_names_and_versions_never_mix_in_1000_frames(start: Start) -> None:
             change += 1
             names = [f"w{change}{letter}" for letter in "abcd"[: 1 + change % 4]]
             if change % 2:
-                rig.node._on_words(names)
+                rig.node._words.ask(names)
             else:
                 assert rig.say(names).success
         time.sleep(0.002)
@@ -252,7 +252,7 @@ def test_a_result_never_comes_before_its_vocabulary(start: Start) -> None:
     rig = start()
     engine = rig.loader.engine
     published: list[int] = []
-    rig.node._vocabulary_out.publish = lambda message: published.append((message.version, len(engine.steps)))  # type: ignore
+    rig.node._words._publisher.publish = lambda message: published.append((message.version, len(engine.steps)))  # type: ignore
     assert rig.say(["a"]).success
     before = len(engine.steps)
     rig.answer()
@@ -540,7 +540,7 @@ def test_a_bad_image_is_refused_and_the_next_answered(start: Start, changes: dic
     rig.answer()
     assert len(rig.said(words)) == 1 and rig.camera.topic_name in rig.said(words)[0]  # throttled, names the topic
     assert "\n" not in rig.said(words)[0]
-    assert len(rig.answers) == 1 and rig.node._pipeline.counts()[0][""].refused >= 1
+    assert len(rig.answers) == 1 and rig.node._pipeline.counts()[""].refused >= 1
 
 
 @pytest.mark.parametrize("fault", [InstformerError("the picture is too odd: send another"), RuntimeError("boom")])
@@ -563,7 +563,7 @@ def test_auto_reliability_suits_the_camera(start: Start, world: World, reliabili
     rig = start()
     world.probe.destroy_publisher(rig.camera)
     rig.camera = rig.make_camera("image", reliability)
-    subscription = rig.node._cameras[""].images
+    subscription = rig.node._cameras[""].input
     wait_for(lambda: rig.camera.get_subscription_count() and subscription.reliability == reliability)
     deadline = time.monotonic() + 10
     while not rig.answers:
@@ -574,7 +574,7 @@ def test_auto_reliability_suits_the_camera(start: Start, world: World, reliabili
 
 def test_auto_reliability_follows_when_publishers_change(start: Start, world: World) -> None:
     rig = start()
-    subscription = rig.node._cameras[""].images
+    subscription = rig.node._cameras[""].input
     assert subscription.reliability == ReliabilityPolicy.RELIABLE
     second = rig.make_camera("image", ReliabilityPolicy.BEST_EFFORT)
     wait_for(lambda: subscription.reliability == ReliabilityPolicy.BEST_EFFORT, what="best effort for the second")
@@ -592,7 +592,7 @@ def test_incompatible_reliability_is_named(start: Start, world: World) -> None:
     text = rig.said("does not fit")[0]
     assert rig.camera.topic_name in text and "best effort" in text and "asks for reliable" in text
     assert rig.set("image_reliability", "best_effort").successful
-    assert rig.node._cameras[""].images.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert rig.node._cameras[""].input.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_latched_durability_of_the_output(start: Start, world: World) -> None:
