@@ -10,14 +10,26 @@ from std_msgs.msg import Header
 
 from instformer_ros.pixels import ENCODINGS, Pixels, decompress, to_rgb
 
+try:
+    from cv_bridge import CvBridge
+except Exception:  # not installed, or broken by the NumPy or OpenCV at hand
+    CvBridge = None
+
 __all__ = ["ENCODINGS", "Pixels", "from_compressed", "from_message", "to_message"]
 
 
 def from_message(message: Image) -> Pixels:
     """The picture of a message as a contiguous RGB array, (H, W, 3) uint8, without copying where it can.
 
+    Encodings that are not known here go through cv_bridge where it is installed.
+
     Raises InstformerError, one line: see :func:`instformer_ros.pixels.to_rgb`.
     """
+    if message.encoding.lower() not in ENCODINGS and CvBridge is not None:
+        try:
+            return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
+        except Exception:  # CvBridgeError, and others for odd fields: refused below, in one line
+            pass
     return to_rgb(message.encoding, message.height, message.width, message.step, message.is_bigendian, message.data)
 
 
