@@ -106,11 +106,11 @@ class _Video(Source):
 class _Pictures(Source):
     def __init__(self, name: str, paths: list[Path], max_frames: int | None) -> None:
         self._paths = paths
-        _read_picture(paths[0])  # a wrong folder is better refused at once than at the first frame
+        read_picture(paths[0])  # a wrong folder is better refused at once than at the first frame
         super().__init__(name, DEFAULT_FPS, len(paths), max_frames)
 
     def _frames(self) -> Iterator[tuple[str, Image]]:
-        return ((f"picture '{path}'", _read_picture(path)) for path in self._paths)
+        return ((f"picture '{path}'", read_picture(path)) for path in self._paths)
 
 
 class _ToyVis(Source):
@@ -162,10 +162,21 @@ def _rgb(frame: NDArray[Any]) -> Image:
     return np.asarray(colour, np.uint8)
 
 
-def _read_picture(path: Path) -> Image:
+def read_picture(path: Path, upright: bool = True) -> Image:
+    """One picture file, (H, W, 3) uint8 RGB.
+
+    Args:
+        upright: turn it as its EXIF data say. Data sets are annotated on the pixels as they are stored: False for them.
+
+    Raises:
+        InstformerError: it is missing or cannot be read.
+    """
+    if not path.exists():
+        raise InstformerError(f"picture '{path}': not there; check the folder of pictures")
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         data = np.fromfile(path, np.uint8)
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        frame = cv2.imdecode(data, flags) if data.size else None
     except (OSError, cv2.error):
         frame = None
     if frame is None:
