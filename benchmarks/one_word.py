@@ -16,27 +16,27 @@ import numpy as np
 from tqdm import tqdm
 
 from instformer_ros import masks
-from instformer_ros.data.toyvis import ALL_NAMES, ToyVideo, split_of
+from instformer_ros.data.toyvis import ALL_NAMES, ToyVideo
 from instformer_ros.engine import Engine
 from instformer_ros.evaluation.toyvis_run import video_seeds
 
 _OVERLAP = 0.5  # IoU of a published mask with an object
 
 
-def published(engine: Engine, video: ToyVideo, word: str) -> tuple[list[int], list[int]]:
-    """For every object of ``video``: frames it is visible in, and frames in which it is published under ``word``."""
+def best_scores(engine: Engine, video: ToyVideo, word: str) -> list[list[float]]:
+    """For every object and every frame that shows it: the best score of ``word`` on its mask, 0 for none."""
     engine.reset()
     engine.set_vocabulary([word])
-    visible, named = [0] * len(video.names), [0] * len(video.names)
+    scores: list[list[float]] = [[] for _ in video.names]
     for image, truth in video:
-        found = [masks.decode(i.rle) for i in engine.step({"": image})[""].instances]
+        found = engine.step({"": image})[""].instances
+        shapes = [masks.decode(i.rle) for i in found]
         for k, mask in enumerate(truth):
-            if not mask.any():
-                continue
-            visible[k] += 1
-            overlaps = [(mask & other).sum() / max(1, (mask | other).sum()) for other in found]
-            named[k] += bool(overlaps) and max(overlaps) >= _OVERLAP
-    return visible, named
+            if mask.any():
+                overlaps = [(mask & other).sum() / max(1, (mask | other).sum()) for other in shapes]
+                hits = [i.score for i, overlap in zip(found, overlaps, strict=True) if overlap >= _OVERLAP]
+                scores[k].append(max(hits, default=0.0))
+    return scores
 
 
 def main() -> None:
@@ -46,29 +46,36 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--videos", type=int, default=20)
+    parser.add_argument(
+        "--words", type=int, default=2, help="of each video: so many that it shows and that it does not"
+    )
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3])
     options = parser.parse_args()
     engine = Engine.load(options.model, options.device)
+    print("score_threshold | of the word itself, published | of other classes, not published")
     for negatives in (True, False):
-        engine.settings = replace(engine.settings, negatives=negatives)
-        own: list[bool] = []
-        others: dict[str, list[bool]] = {}
+        engine.settings = replace(engine.settings, negatives=negatives, score_threshold=0.0)
+        own: list[list[float]] = []
+        others: list[list[float]] = []
         for seed in tqdm(video_seeds(options.seed, options.videos), desc=f"negatives {'on' if negatives else 'off'}"):
             video = ToyVideo(seed)
             rng = np.random.default_rng(seed)
-            absent = [name for name in ALL_NAMES if name not in video.names]
-            for word in (str(rng.choice(video.names)), str(rng.choice(absent))):  # one that is there, one that is not
-                for name, visible, named in zip(video.names, *published(engine, video, word), strict=True):
-                    is_published = named >= visible / 2  # in at least half of the frames that show it
-                    if name == word:
-                        own.append(is_published)
-                    else:
-                        others.setdefault(split_of(name), []).append(is_published)
-        strangers = [value for values in others.values() for value in values]
-        print(f"negatives {'on' if negatives else 'off'}:")
-        print(f"  objects of the word itself that are published: {np.mean(own):.1%} of {len(own)}")
-        print(f"  objects of other classes that are not published: {1 - np.mean(strangers):.1%} of {len(strangers)}")
-        for split, values in sorted(others.items()):
-            print(f"    {split}: {1 - np.mean(values):.1%} of {len(values)}")
+            shown = sorted(set(video.names))
+            absent = [name for name in ALL_NAMES if name not in shown]
+            for word in (
+                *rng.choice(shown, min(options.words, len(shown)), replace=False),
+                *rng.choice(absent, options.words, replace=False),
+            ):
+                for name, scores in zip(video.names, best_scores(engine, video, str(word)), strict=True):
+                    (own if name == word else others).append(scores)
+        print(f"negatives {'on' if negatives else 'off'}: {len(own)} objects of the word, {len(others)} others")
+        for threshold in options.thresholds:
+            print(f"  {threshold:15.2f} | {_share(own, threshold):.1%} | {1 - _share(others, threshold):.1%}")
+
+
+def _share(objects: list[list[float]], threshold: float) -> float:
+    """Share of the objects that are published in at least half of the frames that show them."""
+    return float(np.mean([np.mean(np.array(scores) >= threshold) >= 0.5 for scores in objects if scores]))
 
 
 if __name__ == "__main__":
