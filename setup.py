@@ -30,14 +30,15 @@ def description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
-class BuildWithModels(build_py):
-    """Puts models/ inside the built package. An editable install finds it in the source tree (see paths.py)."""
+class BuildWithData(build_py):
+    """Puts models/ and msg/ inside the built package. An editable install finds them in the source tree: paths.py."""
 
     def run(self) -> None:
         super().run()
-        source = ROOT / "models"
-        if source.is_dir() and not getattr(self, "editable_mode", False):
-            shutil.copytree(source, Path(self.build_lib) / PACKAGE / "models", dirs_exist_ok=True)
+        for folder, name in (("models", "models"), ("msg", "definitions")):
+            source = ROOT / folder
+            if source.is_dir() and not getattr(self, "editable_mode", False):
+                shutil.copytree(source, Path(self.build_lib) / PACKAGE / name, dirs_exist_ok=True)
 
 
 setup(
@@ -61,9 +62,13 @@ setup(
         "safetensors>=0.4",
         "tqdm>=4.65",
     ],
-    extras_require={"evaluation": ["trackeval>=1.3"], "plots": ["matplotlib>=3.8"]},
+    extras_require={
+        "bags": ["mcap>=1.2", "rosbags>=0.11"],
+        "evaluation": ["trackeval>=1.3"],
+        "plots": ["matplotlib>=3.8"],
+    },
     entry_points={"console_scripts": ["instformer = instformer_ros.cli:main"]},
-    cmdclass={"build_py": BuildWithModels},
+    cmdclass={"build_py": BuildWithData},
     # Beside colcon's own folder in build/, so that neither takes the other's files for its own.
     options={"build": {"build_base": "build/python"}},
 )

@@ -67,11 +67,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.description = "Writes tracks.json (YouTube-VIS results), overlay.mp4 and summary.json."
-    parser.add_argument("source", help="video file, folder of pictures, toyvis:SEED or webcam:N")
+    parser.add_argument("source", help="video file, folder of pictures, rosbag2, toyvis:SEED or webcam:N")
     parser.add_argument(
         "--vocabulary", required=True, metavar='"a, b, c"', help="comma separated words; empty = class-agnostic"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--topic", default="", help="images of a bag; needed where it has several topics of images")
+    parser.add_argument(
+        "--output-bag", type=Path, metavar="FILE", help="write instances and overlay as an .mcap bag too"
+    )
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many frames")
     parser.add_argument("--score-threshold", type=float, metavar="X", help="least score that is published")
     _add_model(parser)
@@ -117,6 +121,8 @@ def _segment(options: argparse.Namespace) -> int:
             device=options.device,
             max_frames=options.max_frames,
             score_threshold=options.score_threshold,
+            topic=options.topic,
+            output_bag=options.output_bag,
         )
     )
     print(format_summary(summary))

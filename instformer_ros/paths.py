@@ -10,21 +10,29 @@ _PACKAGE = "instformer_ros"
 
 
 def models_directory() -> Path:
-    """The folder of the embedded checkpoints.
+    """The folder of the embedded checkpoints. Raises InstformerError if there is none."""
+    return _folder("models", "models")
 
-    Looked for inside the package (pip install), beside it (source tree, editable install, ``colcon build
-    --symlink-install``) and in the share folder above it (``colcon build``), in this order.
 
-    Raises:
-        InstformerError: none of them exists.
+def message_definitions() -> Path:
+    """The folder of the .msg files. Raises InstformerError if there is none.
+
+    A pip install has it by another name, because ``instformer_ros/msg`` is where ROS puts its Python messages.
+    """
+    return _folder("msg", "definitions")
+
+
+def _folder(name: str, packaged: str) -> Path:
+    """Looks inside the package (pip install, there called ``packaged``), beside it (source tree, editable install,
+    ``colcon build --symlink-install``) and in the share folder above it (``colcon build``), in this order.
     """
     here = Path(__file__).parent
     real = Path(__file__).resolve().parent  # through the links of --symlink-install
-    shares = (parent / "share" / _PACKAGE / "models" for parent in here.parents)
-    for folder in (here / "models", real.parent / "models", *shares):
+    shares = (parent / "share" / _PACKAGE / name for parent in here.parents)
+    for folder in (here / packaged, real.parent / name, *shares):
         if folder.is_dir():
             return folder
-    raise InstformerError(f"the folder models/ of {_PACKAGE} is missing: install the package again from its source")
+    raise InstformerError(f"the folder {name}/ of {_PACKAGE} is missing: install the package again from its source")
 
 
 def model_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""``instformer segment``: a video, a folder of pictures or ToyVIS in; tracks, an overlay and a summary out."""
+"""``instformer segment``: a video, a folder of pictures, a bag or ToyVIS in; tracks, an overlay and a summary out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from instformer_ros.data.sources import Source, open_source
+from instformer_ros.bag_writer import BagWriter
+from instformer_ros.data.source import Source
+from instformer_ros.data.sources import open_source
 from instformer_ros.draw import overlay
 from instformer_ros.engine import Engine, Settings, parse_vocabulary
 from instformer_ros.evaluation.results import TrackCollector, VideoTrack, result_entries, write_json
@@ -37,6 +40,8 @@ class SegmentOptions:
     device: str = "auto"
     max_frames: int | None = None
     score_threshold: float | None = None  # None: the engine's default
+    topic: str = ""  # of the images in a bag
+    output_bag: Path | None = None  # an mcap file for the instances and the overlay
 
 
 def segment(options: SegmentOptions) -> dict[str, Any]:
@@ -49,12 +54,14 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
     if options.score_threshold is not None:
         settings = replace(settings, score_threshold=options.score_threshold)
     words = parse_vocabulary(options.vocabulary)
-    with open_source(options.source, options.max_frames) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(options.source, options.max_frames, options.topic))
         output = _folder(options.output)
+        bag = stack.enter_context(BagWriter(options.output_bag)) if options.output_bag else None
         engine = Engine.load(options.model, options.device, settings)
         try:
             engine.set_vocabulary(words)
-            collector, times, seconds = _run(engine, source, output / OVERLAY)
+            collector, times, seconds = _run(engine, source, output / OVERLAY, bag)
             unknown = list(engine.unknown_words)
         finally:
             engine.close()
@@ -101,8 +108,10 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _run(engine: Engine, source: Source, path: Path) -> tuple[TrackCollector, dict[str, list[float]], float]:
-    """All frames through the engine and into the overlay video; times by stage, and seconds in all."""
+def _run(
+    engine: Engine, source: Source, path: Path, bag: BagWriter | None
+) -> tuple[TrackCollector, dict[str, list[float]], float]:
+    """All frames through the engine and into the overlay video and the bag; times by stage, and seconds in all."""
     collector, times = TrackCollector(), _Times()
     start = time.perf_counter()
     with _VideoFile(path, source.fps) as video:
@@ -116,6 +125,8 @@ def _run(engine: Engine, source: Source, path: Path) -> tuple[TrackCollector, di
             drawn = overlay(image, frame)
             times.lap("draw")
             video.add(drawn)
+            if bag is not None:
+                bag.add(source.header, frame, drawn)
             times.lap("write")
     if not collector.length:
         raise InstformerError(f"'{source.name}': no frame could be read; check that it plays")

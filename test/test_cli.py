@@ -90,6 +90,24 @@ def test_overlay_plays(tmp_path: Path, engine: Any) -> None:
     assert len(json.loads((output / "tracks.json").read_text())[0]["segmentations"]) == 4
 
 
+def test_segment_a_bag_into_a_bag(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rosbags", reason="rosbags is not installed: pip install 'instformer_ros[bags]'")
+    import bag_files
+
+    bag = bag_files.write(
+        tmp_path / "run",
+        {"/eye": [bag_files.raw(n, p) for n, p in enumerate(bag_files.pictures())], "/chat": [bag_files.text(0)]},
+    )
+    out = tmp_path / "out" / "found.mcap"
+    common = ["segment", bag, "--vocabulary", "cat", "--output", tmp_path / "out", "--output-bag", out, "--topic"]
+    assert cli.main([str(a) for a in [*common, "/eye"]]) == 0
+    assert sorted(p.name for p in out.parent.iterdir()) == ["found.mcap", "overlay.mp4", "summary.json", "tracks.json"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["source_fps"] == pytest.approx(20)
+    capsys.readouterr()
+    assert "exists already" in error_of(capsys, *common, "/eye")
+    assert "it holds /chat (std_msgs/msg/String), /eye" in error_of(capsys, *common, "/nose")
+
+
 def test_segment_without_words_is_class_agnostic(tmp_path: Path, engine: Any) -> None:
     cli.main(["segment", str(pictures(tmp_path / "in")), "--vocabulary", "", "--output", str(tmp_path / "out")])
     (entry,) = json.loads((tmp_path / "out" / "tracks.json").read_text())

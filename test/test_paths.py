@@ -41,6 +41,15 @@ def test_models_are_found(layout: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert paths.model_path("small") == models / "small.safetensors"
 
 
+@pytest.mark.parametrize("layout", PLACES)
+def test_message_definitions_are_found(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, models = (tmp_path / place for place in PLACES[layout])
+    lay_out(monkeypatch, package, None)
+    folder = models.with_name("definitions" if layout == "pip install" else "msg")
+    folder.mkdir(parents=True)
+    assert paths.message_definitions() == folder
+
+
 def test_links_of_a_symlink_install_lead_to_the_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out(monkeypatch, tmp_path / "repo" / "instformer_ros", tmp_path / "repo" / "models")
     installed = tmp_path / "install" / "lib" / "instformer_ros"

@@ -1,78 +1,28 @@
-"""Where frames come from: a video file, a folder of pictures, a webcam or ToyVIS, all behind one :class:`Source`."""
+"""Where frames come from: a video, a folder of pictures, a bag, a webcam or ToyVIS, all behind one :class:`Source`."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instformer_ros.data.bags import BagSource, is_bag
+from instformer_ros.data.source import DEFAULT_FPS, Image, Source
 from instformer_ros.data.toyvideo import ToyVideo
 from instformer_ros.structures import InstformerError
-
-Image = NDArray[np.uint8]
 
 # FFmpeg writes lines about a bad file to stderr, and we say it in one. OpenCV reads this when it opens its first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-DEFAULT_FPS = 30.0
 TOYVIS_FPS = 10.0
-
-
-class Source(ABC):
-    """A sequence of frames: a context manager, and an iterable of RGB uint8 (H, W, 3) contiguous arrays of one size.
-
-    Each new loop over a file, a folder or ToyVIS starts from its first frame.
-
-    Attributes:
-        name: Short, fit for a file name.
-        fps: Frames a second; 30 where the source does not say, 10 for ToyVIS.
-        length: Number of frames, capped at ``max_frames``; None if unknown. A video file's is what its header says.
-    """
-
-    def __init__(self, name: str, fps: float, length: int | None, max_frames: int | None) -> None:
-        self.name = name
-        self.fps = fps if math.isfinite(fps) and 0.0 < fps <= 1000.0 else DEFAULT_FPS
-        self.length = length if max_frames is None or length is None else min(length, max_frames)
-        self._max_frames = max_frames
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Image]:
-        """Raises InstformerError: a frame cannot be read, or has another size than the first."""
-        size: tuple[int, ...] | None = None
-        for label, frame in islice(self._frames(), self._max_frames):
-            size = size or frame.shape
-            if frame.shape != size:
-                raise InstformerError(
-                    f"{label}: {frame.shape[1]}x{frame.shape[0]} pixels, the frames before it "
-                    f"{size[1]}x{size[0]}; make all frames the same size"
-                )
-            yield np.ascontiguousarray(frame)
-
-    @abstractmethod
-    def _frames(self) -> Iterator[tuple[str, Image]]:
-        """All frames from the first, each with a label that an error names it by."""
-
-    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
-        """Frees what the source holds; closing twice is harmless."""
 
 
 class _Video(Source):
@@ -196,12 +146,14 @@ def _whole(text: str, value: str) -> int:
     return int(value)
 
 
-def open_source(text: str | Path, max_frames: int | None = None) -> Source:
+def open_source(text: str | Path, max_frames: int | None = None, topic: str = "") -> Source:
     """Opens a source and looks at its first frame.
 
     Args:
-        text: A video file, a picture, a folder of pictures (in natural order), ``toyvis:SEED`` or ``webcam:NUMBER``.
+        text: A video file, a picture, a folder of pictures (in natural order), a rosbag2 (folder, .mcap or .db3),
+            ``toyvis:SEED`` or ``webcam:NUMBER``.
         max_frames: Stop after that many, at least 1; None takes all.
+        topic: The images of a bag; may be left out where only one topic has images.
 
     Raises:
         InstformerError: nothing is there, it cannot be read or holds no frame, or ``max_frames`` is below 1. What lies
@@ -210,14 +162,18 @@ def open_source(text: str | Path, max_frames: int | None = None) -> Source:
     if max_frames is not None and max_frames < 1:
         raise InstformerError(f"max_frames {max_frames}: use 1 or more")
     text = str(text).strip()
+    path = Path(text).expanduser()
+    if text and is_bag(path):
+        return BagSource(path, topic, max_frames)
+    if topic:
+        raise InstformerError(f"source '{text}': is no bag, so there is no topic '{topic}' in it; leave the topic out")
     kind, _, value = text.partition(":")
     if kind == "toyvis":
         return _ToyVis(_whole(text, value), max_frames)
     if kind == "webcam":
         return _Webcam(_whole(text, value), max_frames)
-    path = Path(text).expanduser()
     if not text or not path.exists():
-        raise InstformerError(f"source '{text}': no such file or folder; give a video, a folder or toyvis:SEED")
+        raise InstformerError(f"source '{text}': no such file or folder; give a video, a folder, a bag or toyvis:SEED")
     if path.is_dir():
         found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
         if not found:
