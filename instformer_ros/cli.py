@@ -1,4 +1,4 @@
-"""The command line: ``instformer segment | evaluate | train``.
+"""The command line: ``instformer segment | evaluate | train | weights``.
 
 Only argparse is imported here, so that ``--help`` answers at once; the work lies elsewhere.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from instformer_ros.variant_options import add_variant_options
+from instformer_ros.weights.command import add_weights
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(commands.add_parser("segment", help="find, name and follow objects in a video"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
     commands.add_parser("train", help="train a model (see 'instformer train --help')", add_help=False)
+    add_weights(commands.add_parser("weights", help="make and look at checkpoints"))
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import torch
@@ -69,10 +70,27 @@ def live_negatives(negatives: Sequence[str], names: Sequence[str]) -> tuple[str,
     """The negatives that may compete with ``names``.
 
     One that says the same thing, or the same more precisely ("red striped star" beside the word "star", "coffee mug"
-    beside "mug"), would steal the object from its own word, so it is left out.
+    beside "mug") or less ("mug" beside "coffee mug"), would take the object's score from its own word: it is left out.
+
+    Args:
+        negatives: each a text, and behind slashes what else it is called or is one of: "sofa/couch/furniture".
+        names: the vocabulary.
     """
-    words = [frozenset(name.casefold().split()) for name in names]
-    return tuple(n for n in negatives if not any(w <= frozenset(n.casefold().split()) for w in words))
+    wanted = [_words(name) for name in names]
+    groups = [negative.split("/") for negative in negatives]
+    return tuple(
+        group[0] for group in groups if not any(_says_the_same(w, _words(text)) for w in wanted for text in group)
+    )
+
+
+def _says_the_same(name: list[str], text: list[str]) -> bool:
+    return set(name) <= set(text) or name[-len(text) :] == text
+
+
+def _words(text: str) -> list[str]:
+    """Its words without case and plural."""
+    folded = re.split(r"[\s_-]+", text.casefold())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in folded]
 
 
 class TextEncoder:
@@ -92,13 +110,21 @@ class TextEncoder:
         """
         texts = [prompt.format(name) for name in names for prompt in PROMPTS]
         device = self._clip.positional_embedding.device
-        pieces = [
-            self._clip.encode_text(self.tokenizer(texts[i : i + _CHUNK]).to(device), normalize=True).float()
-            for i in range(0, len(texts), _CHUNK)
-        ]
+        pieces = [self._encode(self.tokenizer(texts[i : i + _CHUNK]).to(device)) for i in range(0, len(texts), _CHUNK)]
         if not pieces:
             return torch.zeros(0, self._clip.text_projection.shape[-1], device=device)
         return F.normalize(torch.cat(pieces).unflatten(0, (len(names), len(PROMPTS))).mean(1), dim=-1)
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """(n, context length) tokens to (n, E), L2-normalised, as CLIP's own ``encode_text`` gives them.
+
+        Attention is causal, so nothing behind the end of a text matters: the padding, most of every row, is cut off.
+        """
+        clip, ends = self._clip, tokens.argmax(1)
+        length = int(ends.max()) + 1
+        x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+        return F.normalize(x[torch.arange(len(x), device=x.device), ends] @ clip.text_projection, dim=-1).float()
 
     def fingerprint(self) -> str:
         """Names this text model and these prompts, as a key for caches on disk."""

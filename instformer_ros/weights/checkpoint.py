@@ -16,24 +16,28 @@ from safetensors.torch import save_file
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.structures import InstformerError
+from instformer_ros.weights.layout import some_of
 
 FORMAT = "instformer_ros/1"
-_SHOWN = 3  # keys named in an error
 
 
-def save(model: InstFormer, path: Path, licences: Mapping[str, str], notes: Mapping[str, str] | None = None) -> None:
-    """Writes a checkpoint, its arrays rounded to half precision.
+def save(
+    model: InstFormer,
+    path: Path,
+    licences: Mapping[str, str],
+    notes: Mapping[str, str] | None = None,
+    lossless: bool = False,
+) -> None:
+    """Writes a checkpoint.
 
     Args:
         model: the network; its config goes into the header.
         path: the file to write; replaced whole or not at all.
         licences: part ("proposals", "clip", …) to the licence of its weights.
         notes: anything worth keeping about how it was made.
+        lossless: an array that half precision would change is kept as it is; otherwise all are rounded to half.
     """
-    tensors = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in model.state_dict().items()
-    }
+    tensors = {key: _shrunk(value.cpu(), lossless).contiguous() for key, value in model.state_dict().items()}
     header = {
         "format": FORMAT,
         "config": json.dumps(model.config.to_dict()),
@@ -97,6 +101,12 @@ def load(path: Path) -> InstFormer:
     return model.eval().requires_grad_(False)
 
 
+def _shrunk(value: torch.Tensor, lossless: bool) -> torch.Tensor:
+    """In half precision, if that is right."""
+    half = value.half() if value.is_floating_point() else value
+    return value if lossless and not torch.equal(half.to(value.dtype), value) else half
+
+
 def _build(path: Path, config: ModelConfig) -> InstFormer:
     try:
         return InstFormer(config)
@@ -111,5 +121,4 @@ def _not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 
 def _check(path: Path, problem: str, keys: list[str]) -> None:
     if keys:
-        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-        raise InstformerError(f"checkpoint {path} {problem} {', '.join(keys[:_SHOWN])}{more}; copy or build it again")
+        raise InstformerError(f"checkpoint {path} {problem} {some_of(keys)}; copy or build it again")

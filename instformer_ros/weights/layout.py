@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 SHOWN = 3  # keys named in an error
+COUNTER = "num_batches_tracked"  # of batch normalisation: of no use after training, and absent from frozen layers
 
 
 def some_of(keys: Iterable[str]) -> str:
@@ -113,3 +114,32 @@ class Layout:
 def _pattern(template: str) -> re.Pattern[str]:
     pieces = re.split(r"\{(\w+)\}", template)
     return re.compile("".join(f"(?P<{p}>[^.]+)" if i % 2 else re.escape(p) for i, p in enumerate(pieces)))
+
+
+def differences(
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    unexpected: Iterable[str] = (),
+    layout: Layout | None = None,
+) -> list[str]:
+    """What is wrong with the keys of a file, in words that name them; empty if nothing is.
+
+    Args:
+        found: arrays under our names.
+        wanted: the network's own.
+        unexpected: names that are known to be none of ours.
+        layout: in whose names to speak; None = ours.
+    """
+
+    def name(key: str) -> str:
+        return key if layout is None else layout.theirs(key)[0]
+
+    absent = [name(key) for key in wanted if key not in found and not key.endswith(COUNTER)]
+    foreign = [*unexpected, *(name(key) for key in found if key not in wanted)]
+    shapes = [
+        f"{name(key)} {tuple(value.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, value in found.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    found_faults = (("lacks", absent), ("has the unexpected", foreign), ("has a wrong shape for", shapes))
+    return [f"{problem} {some_of(keys)}" for problem, keys in found_faults if keys]

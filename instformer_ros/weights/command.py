@@ -1,0 +1,51 @@
+"""``instformer weights build | show``: the options, and what each does. Torch is imported when something is done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Fills in the parser of ``instformer weights``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="make a checkpoint from public weights, offline")
+    build.description = "Public Mask2Former and CLIP weights become one checkpoint. Nothing in them is executed."
+    build.add_argument(
+        "--proposals", required=True, type=Path, metavar="FILE", help="Mask2Former of detectron2 or transformers"
+    )
+    build.add_argument(
+        "--clip",
+        required=True,
+        metavar="ARCH:TAG:FILE",
+        help="open_clip's names and a local file; ARCH:TAG: the hub's cache; ARCH:FILE: where no tag is needed",
+    )
+    build.add_argument("--lora", type=Path, metavar="FILE", help="checkpoint whose trained InstCLIP is taken")
+    build.add_argument("--tracker", type=Path, metavar="FILE", help="checkpoint whose trained rollout tracker is taken")
+    for part in ("proposals", "clip"):
+        build.add_argument(f"--{part}-licence", metavar="TEXT", help="written into the checkpoint")
+    build.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    build.set_defaults(run=_build)
+    show = actions.add_parser("show", help="print a checkpoint's sizes, licences and origins")
+    show.add_argument("file", metavar="FILE", help="a checkpoint, or the name of an embedded one")
+    show.set_defaults(run=_show)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from instformer_ros.weights.build import Parts, build
+    from instformer_ros.weights.show import describe
+
+    told = {"proposals": options.proposals_licence, "clip": options.clip_licence}
+    licences = {part: text for part, text in told.items() if text}
+    build(Parts(options.proposals, options.clip, options.lora, options.tracker, licences), options.output)
+    print(describe(options.output))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from instformer_ros.paths import model_path
+    from instformer_ros.weights.show import describe
+
+    is_path = "/" in options.file or options.file.endswith(".safetensors")
+    print(describe(Path(options.file) if is_path else model_path(options.file)))
+    return 0
