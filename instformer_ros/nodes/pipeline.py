@@ -122,6 +122,7 @@ class Pipeline(Generic[M, P]):
         self._stopped = False
         self._counts: dict[str, Counts] = {}
         self._last_pass = float("-inf")
+        self._epoch = 0  # results of a pass that began in another one are thrown away
         self._in_vain = 0  # passes in a row that failed by an error of ours
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
@@ -147,13 +148,14 @@ class Pipeline(Generic[M, P]):
     def discard(self) -> bool:
         """Drops what is waiting and returns once the pass under way, if any, has ended.
 
-        Returns False if it had not after four seconds.
+        Returns False if it had not after four seconds; its results are thrown away then.
         """
         with self._changed:
             self._drop_waiting()
         try:
             self._between_frames(lambda: None).result(_JOIN)
         except FutureTimeout:
+            self._epoch += 1
             return False
         except CancelledError:
             pass  # it is closed already
@@ -206,6 +208,7 @@ class Pipeline(Generic[M, P]):
     def _stop(self) -> None:
         with self._changed:
             self._stopped = True
+            self._epoch += 1
             for _, future in self._jobs:
                 future.cancel()
             self._jobs.clear()
@@ -315,7 +318,7 @@ class Pipeline(Generic[M, P]):
             self._changed.wait(deadline - now)
 
     def _answer(self, messages: dict[str, tuple[float, M]]) -> None:
-        taken = time.monotonic()
+        taken, epoch = time.monotonic(), self._epoch
         frames: dict[str, P] = {}
         decoding: dict[str, float] = {}
         for camera, (_, message) in messages.items():
@@ -338,6 +341,9 @@ class Pipeline(Generic[M, P]):
             return
         self._in_vain = 0
         for camera, answer in answers.items():
+            if epoch != self._epoch:
+                self._count(camera, "dropped")
+                continue
             waited = taken - messages[camera][0]
             answer.timings = {"wait": waited, "decode": decoding[camera], **answer.timings}
             try:

@@ -6,11 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from ros_fakes import Loader
+    from ros_rig import Rig, Start
     from ros_world import World
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside the tests
@@ -34,3 +36,20 @@ def world() -> Iterator[World]:
     here = World()
     yield here
     here.close()
+
+
+@pytest.fixture
+def start(world: World) -> Iterator[Start]:
+    """Starts the node: ``start(loader, start=True, **parameters)``."""
+    from ros_fakes import Loader
+    from ros_rig import Rig
+
+    rigs: list[Rig] = []
+
+    def make(loader: Loader | None = None, start: bool = True, **parameters: Any) -> Rig:
+        rigs.append(Rig(world, loader or Loader(), parameters, start))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        assert rig.node.close()

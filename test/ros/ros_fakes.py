@@ -55,7 +55,10 @@ class FakeEngine:
 
     def reset(self, camera: str | None = None) -> None:
         self.resets += 1
-        self._frames.clear()
+        if camera is None:
+            self._frames.clear()
+        else:
+            self._frames.pop(camera, None)
 
     def close(self) -> None:
         self.closed = True
