@@ -597,3 +597,12 @@ def test_timings_name_the_stages_in_order(engine: Engine) -> None:
     timings = engine.step({"cam": frames_of(1, 1)[0]})["cam"].timings
     assert list(timings) == ["preprocess", "proposals", "instclip", "association", "masks"]
     assert all(seconds > 0 for seconds in timings.values())
+
+
+def test_a_closed_engine_keeps_no_words(network: InstFormer) -> None:
+    engine = Engine(copy.deepcopy(network), find_device("cpu"), LOOSE)
+    engine.set_vocabulary(WORDS)
+    assert engine._texts._memory and len(engine._active.encoded.embeddings)
+    engine.close()
+    assert not engine._texts._memory and not len(engine._active.encoded.embeddings)
+    assert all(parameter.is_meta for parameter in engine._model.parameters())

@@ -76,3 +76,37 @@ def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.
     assert default_folder() == tmp_path / "instformer_ros" / "text"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == Path.home() / ".cache" / "instformer_ros" / "text"
+
+
+def test_memory_is_bounded_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+    encoder = Counting()
+    words = TextCache(encoder, tmp_path / "gone", kept=3)  # type: ignore[arg-type]
+    names = ["one", "two", "three", "four", "five"]
+    assert torch.equal(words(names, 4), Counting()(names))  # more than are kept
+    words(["three"], 4)
+    words(["six"], 4)
+    assert list(words._memory) == ["five", "three", "six"]
+    words.clear()
+    assert not words._memory
+    encoder.asked.clear()
+    assert torch.equal(words(["six", "one"], 4), Counting()(["six", "one"]))
+    assert encoder.asked == []  # from disk
+
+
+def test_new_names_come_bit_by_bit_and_what_was_done_is_kept(tmp_path: Path) -> None:
+    names = [f"word {number}" for number in range(100)]
+    pauses: list[float] = []
+
+    def give_up(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 4:
+            raise InterruptedError
+
+    encoder = Counting()
+    words = cache(encoder, tmp_path)
+    with pytest.raises(InterruptedError):
+        words(names, 4, give_up)
+    done = len(encoder.asked)
+    assert 4 <= done <= 1 + 2 + 4 + 8 and all(seconds >= 0 for seconds in pauses)
+    assert torch.equal(words(names, 4, pauses.append), Counting()(names))
+    assert encoder.asked == names  # each once

@@ -33,6 +33,8 @@ class Rig:
     def __init__(self, world: World, loader: Loader, parameters: dict[str, Any], start: bool = True) -> None:
         self.world = world
         self.loader = loader
+        # Between the scores of the two things that the made-up engine sees.
+        parameters = {"score_threshold": 0.3, **parameters}
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.node = OpenVisNode(loader, parameter_overrides=overrides, **world.node_arguments)
         self.answers: list[InstanceArray] = []

@@ -34,7 +34,7 @@ def test_the_header_is_copied_and_the_answer_complete(start: Start) -> None:
     assert answer.header == message.header and answer.header.frame_id == "left_eye"
     assert (answer.height, answer.width, answer.vocabulary_version, answer.frame_index) == (24, 32, 1, 0)
     first, second = rig.answer().instances[:1] + rig.answer().instances[:1]
-    assert first.track_id == second.track_id == 2  # thing 1 scores 0.25, below the default threshold
+    assert first.track_id == second.track_id == 2  # thing 1 scores 0.25, below the threshold
     assert (first.class_index, first.class_name) == (0, "mug")
     assert first.box.width == 16 and first.box.x_offset == 16 and first.box.height == 12
     assert first.mask_encoding == "coco_rle"

@@ -229,3 +229,56 @@ def test_a_spec_says_what_it_takes_and_why_it_refuses() -> None:
     assert Spec("x", 1.0, "", least=0, most=2).descriptor().floating_point_range[0].to_value == 2.0
     assert Spec("x", 1, "", When.START, least=0, most=2).descriptor().integer_range[0].to_value == 2
     assert Spec("x", 1, "", When.START).descriptor().read_only
+
+
+def test_encoding_gives_way_while_frames_flow_and_ends_when_the_pipeline_does(make: Make) -> None:
+    pipeline, engine, _ = make()
+    waited: list[float] = []
+
+    def encode(names: Any, pause: Callable[[float], None]) -> Any:
+        for _ in range(3):
+            before = time.monotonic()
+            pause(0.1)
+            waited.append(time.monotonic() - before)
+        return tuple(names)
+
+    engine.encode_vocabulary = encode  # type: ignore[method-assign]
+    pipeline.set_vocabulary(["idle"]).result(10)
+    assert max(waited) < 0.05
+    waited.clear()
+    pipeline.put("a", 1)
+    wait_for(lambda: engine.steps)
+    pipeline.set_vocabulary(["busy"]).result(10)
+    assert min(waited) >= 0.09
+    engine.encode_vocabulary = lambda names, pause: [pause(0.2) for _ in range(1000)]  # type: ignore[method-assign]
+    pipeline.put("a", 2)
+    endless = pipeline.set_vocabulary(["endless"])
+    time.sleep(0.3)
+    started = time.monotonic()
+    assert pipeline.close() and time.monotonic() - started < 1.0
+    with pytest.raises(InstformerError, match="cleaned up"):
+        endless.result(1)
+
+
+def test_a_worker_that_fails_for_ever_ends_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instformer_ros.nodes.pipeline._HOPELESS", 3)
+    pipeline, engine, outlet = make()
+    engine.fault = RuntimeError("device lost")
+    for number in range(3):
+        assert not outlet.deaths
+        pipeline.put("a", number)
+        wait_for(lambda number=number: len(outlet.complaints) == number + 1)  # type: ignore[misc]
+    wait_for(lambda: outlet.deaths == ["device lost"] and engine.closed, what="the end")
+    assert pipeline.discard() and pipeline.set_vocabulary(["late"]).cancelled()
+
+
+def test_results_of_a_pass_that_was_given_up_are_thrown_away(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instformer_ros.nodes.pipeline._JOIN", 0.05)
+    pipeline, engine, outlet = make(step_time=0.4)
+    pipeline.put("a", 1)
+    wait_for(lambda: engine.steps)
+    assert not pipeline.discard()
+    wait_for(lambda: pipeline.counts()["a"].dropped == 1)
+    monkeypatch.setattr("instformer_ros.nodes.pipeline._JOIN", 4.0)
+    pipeline.put("a", 2)
+    assert wait_for(lambda: outlet.published) == [("a", 2, 0)]
