@@ -87,9 +87,7 @@ class Engine:
     def __init__(self, model: InstFormer, device: torch.device, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.device = device
-        self._model = model.eval().requires_grad_(False)
-        self._model.instclip.merge_lora()
-        self._model.to(device)
+        self._model = model.prepare().to(device)
         encoder = TextEncoder(model.instclip, model.config.clip)
         self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
         self._ids = itertools.count(1)

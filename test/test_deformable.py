@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,28 +12,29 @@ from torch import Tensor
 from instformer_ros.model.deformable import DeformableAttention, deformable_attention
 
 SHAPES = [(3, 5), (2, 3), (4, 1)]
+WIDE = [(3, 5), (2, 3), (4, 2)]  # no side of one pixel: the form for inference on a CPU
 BATCH, QUERIES, HEADS, POINTS, WIDTH = 2, 3, 2, 2, 4
 
 
-def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(dtype: torch.dtype = torch.float64, shapes: Sequence[tuple[int, int]] = SHAPES) -> tuple[Tensor, Tensor, Tensor]:
     """Values, sampling points (some of them outside) and weights."""
     generator = torch.Generator().manual_seed(0)
-    size = sum(h * w for h, w in SHAPES)
+    size = sum(h * w for h, w in shapes)
     value = torch.randn(BATCH, size, HEADS, WIDTH, generator=generator, dtype=torch.float64)
-    where = torch.rand(BATCH, QUERIES, HEADS, len(SHAPES), POINTS, 2, generator=generator, dtype=torch.float64)
-    weights = torch.rand(BATCH, QUERIES, HEADS, len(SHAPES), POINTS, generator=generator, dtype=torch.float64)
+    where = torch.rand(BATCH, QUERIES, HEADS, len(shapes), POINTS, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(BATCH, QUERIES, HEADS, len(shapes), POINTS, generator=generator, dtype=torch.float64)
     weights = weights / weights.sum((-2, -1), keepdim=True)
     return value.to(dtype), (where * 1.4 - 0.2).to(dtype), weights.to(dtype)
 
 
-def naive(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+def naive(value: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
     """Deformable DETR, Eq. 3, with bilinear sampling written out and zeros outside."""
     output = torch.zeros(BATCH, QUERIES, HEADS, WIDTH, dtype=value.dtype)
     for b in range(BATCH):
         for q in range(QUERIES):
             for m in range(HEADS):
                 start = 0
-                for level, (height, width) in enumerate(SHAPES):
+                for level, (height, width) in enumerate(shapes):
                     for k in range(POINTS):
                         x = float(locations[b, q, m, level, k, 0]) * width - 0.5
                         y = float(locations[b, q, m, level, k, 1]) * height - 0.5
@@ -46,11 +48,16 @@ def naive(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     return output.flatten(2)
 
 
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("shapes", [SHAPES, WIDE], ids=["narrow", "wide"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
-def test_equals_the_naive_loop(dtype: torch.dtype, tolerance: float) -> None:
-    value, locations, weights = inputs(dtype)
-    wanted = naive(value.double(), locations.double(), weights.double())
-    result = deformable_attention(value, SHAPES, locations, weights)
+def test_equals_the_naive_loop(
+    dtype: torch.dtype, tolerance: float, shapes: Sequence[tuple[int, int]], grad: bool
+) -> None:
+    value, locations, weights = inputs(dtype, shapes)
+    wanted = naive(value.double(), locations.double(), weights.double(), shapes)
+    with torch.set_grad_enabled(grad):
+        result = deformable_attention(value, shapes, locations, weights)
     assert result.dtype == dtype
     assert wanted.abs().max() > 0.3
     assert (result.double() - wanted).abs().max() < tolerance

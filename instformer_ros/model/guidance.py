@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from instformer_ros.model.config import InstClipConfig
 
 MASK_STRIDE = 4  # of the mask logits, in pixels of the image
+_CHUNK = 4  # masks at image size at a time: they stay in the processor's cache, and memory does not grow with N
 
 
 def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config: InstClipConfig) -> Tensor:
@@ -30,16 +31,23 @@ def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config
     rows, columns = -(-height // patch), -(-width // patch)
     if config.guidance == "none" or not mask_logits.shape[1]:
         return mask_logits.new_zeros(*mask_logits.shape[:2], rows * columns)
-    logits = F.interpolate(mask_logits.detach(), scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
-    logits = logits[..., :height, :width]
-    beyond = (0, columns * patch - width, 0, rows * patch - height)
-    if any(beyond):
-        logits = F.pad(logits, beyond, value=torch.finfo(logits.dtype).min)
-    pooled = F.max_pool2d(logits, patch).flatten(2)
+    chunks = mask_logits.detach().split(_CHUNK if mask_logits.device.type == "cpu" else mask_logits.shape[1], 1)
+    pooled = torch.cat([_patch_maxima(chunk, height, width, patch) for chunk in chunks], 1)
     if config.guidance == "binary":
         return torch.zeros_like(pooled).masked_fill(pooled <= 0, float("-inf"))
     bias = (config.scale * pooled).clamp(-config.clamp, config.clamp)
     return bias - bias.amax(-1, keepdim=True) if config.shift else bias
+
+
+def _patch_maxima(mask_logits: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """The largest logit of every patch at the image's size, (B, n, P)."""
+    logits = F.interpolate(mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
+    logits = logits[..., :height, :width]
+    beyond = (0, -width % patch, 0, -height % patch)
+    if any(beyond):
+        logits = F.pad(logits, beyond, value=torch.finfo(logits.dtype).min)
+    # Down the rows first: whole rows are compared at once there, which pooling does not.
+    return logits.unflatten(-2, (-1, patch)).amax(-2).unflatten(-1, (-1, patch)).amax(-1).flatten(2)
 
 
 def guidance_matrix(bias: Tensor, register_visible: bool, register: bool = True) -> Tensor:

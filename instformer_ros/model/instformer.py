@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.crops import CropClip
+from instformer_ros.model.fold import fold_batch_norms
 from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.proposals import ProposalNetwork
 from instformer_ros.model.rollout import RolloutTracker, tracking_width
@@ -34,3 +36,14 @@ class InstFormer(nn.Module):
         """
         proposals = self.proposals(images)
         return InstanceTokens(proposals, self.instclip(images, proposals.mask_logits))
+
+    def prepare(self) -> InstFormer:
+        """Makes the network ready for inference, in place; no checkpoint of it can be written after that.
+
+        Adapters go into CLIP's weights, batch normalisations into convolutions, and pictures lie channels-last, in which
+        a feature map is a list of tokens without copying.
+        """
+        self.eval().requires_grad_(False)
+        self.instclip.merge_lora()
+        fold_batch_norms(self.proposals)
+        return self.to(memory_format=torch.channels_last)

@@ -56,7 +56,7 @@ class DecoderLayer(nn.Module):
         x = self.cross_norm(x + self.cross_attn(x + query_position, key, value, bias))
         q = x + query_position
         x = self.self_norm(x + self.self_attn(q, q, x))
-        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
 
 
 @dataclass
@@ -95,7 +95,7 @@ class MaskDecoder(nn.Module):
         keys, values, small = [], [], []
         for level, memory in enumerate(memories):
             height, width = memory.shape[-2:]
-            value = (memory.flatten(2) + self.level_embed[level, :, None]).transpose(1, 2)
+            value = memory.flatten(2).transpose(1, 2) + self.level_embed[level]
             position = sine_position(height, width, memory.shape[1], memory).flatten(1).t()
             values.append(value)
             keys.append(value + position)

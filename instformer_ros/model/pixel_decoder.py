@@ -29,7 +29,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         x = self.norm1(x + self.self_attn(x + position, reference, x, shapes))
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
 
 
 class PixelDecoder(nn.Module):
@@ -57,22 +57,23 @@ class PixelDecoder(nn.Module):
                 for level, (x, (h, w)) in enumerate(zip(maps, shapes, strict=True))
             ]
         )  # (S, C)
-        tokens = torch.cat([x.flatten(2) for x in maps], -1).transpose(1, 2)  # (B, S, C)
+        tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)  # (B, S, C)
         reference = _reference_points(shapes, tokens)
         for layer in self.layers:
             tokens = layer(tokens, position, reference, shapes)
-        pieces = tokens.transpose(1, 2).split([h * w for h, w in shapes], -1)
-        memories = [x.unflatten(-1, shape) for x, shape in zip(pieces, shapes, strict=True)]
+        pieces = tokens.split([h * w for h, w in shapes], 1)
+        memories = [x.unflatten(1, shape).permute(0, 3, 1, 2) for x, shape in zip(pieces, shapes, strict=True)]
         fine = self.lateral(features[0])
         fine = fine + F.interpolate(memories[-1], fine.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mask_features(F.relu(self.smooth(fine))), memories
+        return self.mask_features(F.relu(self.smooth(fine), inplace=True)), memories
 
 
 def _reference_points(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """Pixel centres of all levels, (S, 2), x then y, in [0, 1]."""
+    """Pixel centres of all levels, (S, 2), x then y, in [0, 1]; half precision would move them by pixels."""
     points = []
+    kind = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
     for height, width in shapes:
-        y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-        x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+        y = (torch.arange(height, **kind) + 0.5) / height
+        x = (torch.arange(width, **kind) + 0.5) / width
         points.append(torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1))
     return torch.cat(points)
