@@ -27,6 +27,7 @@ from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.variants import Variant, vary
 from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
+from instformer_ros.network import Network
 from instformer_ros.paths import model_path
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
 from instformer_ros.settings import Settings
@@ -84,10 +85,13 @@ class Engine:
     :meth:`step` belongs to one thread. Everything else may be called from others meanwhile.
     """
 
-    def __init__(self, model: InstFormer, device: torch.device, settings: Settings | None = None) -> None:
+    def __init__(
+        self, model: InstFormer, device: torch.device, settings: Settings | None = None, precision: str = "auto"
+    ) -> None:
         self.settings = settings or Settings()
         self.device = device
-        self._model = model.prepare().to(device)
+        self._model = model
+        self._network = Network(model, device, precision)
         encoder = TextEncoder(model.instclip, model.config.clip)
         self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
         self._ids = itertools.count(1)
@@ -104,6 +108,7 @@ class Engine:
         settings: Settings | None = None,
         untrained: bool = False,
         variant: Variant | None = None,
+        precision: str = "auto",
     ) -> Engine:
         """Loads a checkpoint.
 
@@ -113,9 +118,11 @@ class Engine:
             settings: thresholds and the like.
             untrained: random weights (seed 0) of the checkpoint's configuration in place of its own, to compare with.
             variant: parts that differ from the checkpoint's: the paper's baselines.
+            precision: of the network: ``auto`` (bf16 on GPUs that have it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
 
         Raises:
-            InstformerError: no such model or device, the file is foreign or damaged, or has no weights for the variant.
+            InstformerError: no such model, device or precision, the file is foreign or damaged, or has no weights for
+                the variant.
         """
         where = find_device(device)
         is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
@@ -126,7 +133,7 @@ class Engine:
             network = InstFormer(network.config)
         if variant is not None:
             network = vary(network, variant)
-        return cls(network, where, settings)
+        return cls(network, where, settings, precision)
 
     @property
     def config(self) -> ModelConfig:
@@ -180,10 +187,14 @@ class Engine:
         return self.use_vocabulary(self.encode_vocabulary(names))
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
-        """Runs the network once on a grey frame, so that the first real one finds it ready. Tracks are not touched."""
+        """Runs the network once on a grey frame, so that the first real one finds it ready. Tracks are not touched.
+
+        On a GPU, graphs for this size and one camera are captured; other sizes take that time at their first frame.
+        """
         grey = np.full((height, width, 3), 128, np.uint8)
         with torch.inference_mode():
-            self._model(network_input([grey], self.config, self.device))
+            batch = network_input([grey], self.config, self.device)
+            self._network.tokens(batch, self._network.proposals(batch).mask_logits)
 
     def step(self, images: Mapping[str, Image]) -> dict[str, TrackedFrame]:
         """One frame from each of some cameras, in one network pass per frame size.
@@ -250,17 +261,17 @@ class Engine:
                 with watch("preprocess"):
                     batch = network_input([images[camera] for camera in cameras], self.config, self.device)
                 with watch("proposals"):
-                    proposals = self._model.proposals(batch)
+                    proposals = self._network.proposals(batch)
                 if given is not None:
-                    proposals = [self._replace_masks(proposals, i, given[c]) for i, c in enumerate(cameras)]
+                    replaced = [self._replace_masks(proposals, i, given[c]) for i, c in enumerate(cameras)]
                     with watch("instclip"):
                         seen = [
-                            InstanceTokens(p, self._model.instclip(batch[i : i + 1], p.mask_logits, rows))
-                            for i, (p, rows) in enumerate(proposals)
+                            InstanceTokens(p, self._network.tokens(batch[i : i + 1], p.mask_logits, rows))
+                            for i, (p, rows) in enumerate(replaced)
                         ]
                 else:
                     with watch("instclip"):
-                        tokens = self._model.instclip(batch, proposals.mask_logits)
+                        tokens = self._network.tokens(batch, proposals.mask_logits)
                     seen = [_row(proposals, tokens, i) for i in range(len(cameras))]
                 for camera, instances in zip(cameras, seen, strict=True):
                     frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())

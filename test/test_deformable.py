@@ -16,7 +16,9 @@ WIDE = [(3, 5), (2, 3), (4, 2)]  # no side of one pixel: the form for inference 
 BATCH, QUERIES, HEADS, POINTS, WIDTH = 2, 3, 2, 2, 4
 
 
-def inputs(dtype: torch.dtype = torch.float64, shapes: Sequence[tuple[int, int]] = SHAPES) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    dtype: torch.dtype = torch.float64, shapes: Sequence[tuple[int, int]] = SHAPES
+) -> tuple[Tensor, Tensor, Tensor]:
     """Values, sampling points (some of them outside) and weights."""
     generator = torch.Generator().manual_seed(0)
     size = sum(h * w for h, w in shapes)

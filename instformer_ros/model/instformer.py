@@ -40,8 +40,8 @@ class InstFormer(nn.Module):
     def prepare(self) -> InstFormer:
         """Makes the network ready for inference, in place; no checkpoint of it can be written after that.
 
-        Adapters go into CLIP's weights, batch normalisations into convolutions, and pictures lie channels-last, in which
-        a feature map is a list of tokens without copying.
+        Adapters go into CLIP's weights and batch normalisations into convolutions. Maps lie channels-last: one is then
+        a list of tokens without being copied.
         """
         self.eval().requires_grad_(False)
         self.instclip.merge_lora()

@@ -71,9 +71,9 @@ class PixelDecoder(nn.Module):
 def _reference_points(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """Pixel centres of all levels, (S, 2), x then y, in [0, 1]; half precision would move them by pixels."""
     points = []
-    kind = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
+    dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
     for height, width in shapes:
-        y = (torch.arange(height, **kind) + 0.5) / height
-        x = (torch.arange(width, **kind) + 0.5) / width
+        y = (torch.arange(height, dtype=dtype, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=dtype, device=device) + 0.5) / width
         points.append(torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1))
     return torch.cat(points)

@@ -14,16 +14,18 @@ def drop_duplicates(scores: Tensor, masks: Tensor, threshold: float) -> Tensor:
         scores: (N,) in [0, 1].
         masks: (N, h, w) bool.
         threshold: least IoU of two proposals for one object.
+
+    Returns:
+        (N,) scores, on the CPU: they come over together with the overlaps, in one copy.
     """
-    order = scores.argsort(descending=True)
-    overlap = (overlaps(masks, masks) >= threshold)[order][:, order].cpu().numpy()
-    kept = np.ones(len(overlap), bool)
-    for row in range(len(overlap)):
-        if kept[row]:
-            kept[row + 1 :] &= ~overlap[row, row + 1 :]
-    result = scores.clone()
-    result[order[torch.from_numpy(~kept).to(order.device)]] = 0
-    return result
+    table = torch.cat([scores[:, None], overlaps(masks, masks)], 1).cpu().numpy()
+    result, overlap = table[:, 0].copy(), table[:, 1:] >= threshold
+    for row in np.argsort(-result, kind="stable"):
+        if result[row] > 0:
+            worse = overlap[row].copy()
+            worse[row] = False
+            result[worse] = 0
+    return torch.from_numpy(result)
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:

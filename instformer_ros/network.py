@@ -1,0 +1,97 @@
+"""The network as the engine runs it: at its precision and, on a GPU, from graphs captured once for every size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from instformer_ros.model.instformer import InstFormer
+from instformer_ros.model.precision import find_precision, lower
+from instformer_ros.structures import Proposals
+
+_GRAPHS = 8  # most sizes that graphs are kept for; further ones run without
+_WARM_UP = 3  # passes before a capture, in which libraries choose their kernels and allocate their workspaces
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+class Network:
+    """Proposals and instance tokens, in fp32 whatever the precision within.
+
+    On a GPU the results lie in memory that the next call with the same sizes overwrites.
+    """
+
+    def __init__(self, model: InstFormer, device: torch.device, precision: str = "auto", graphs: bool = True) -> None:
+        self.dtype = find_precision(precision, device)
+        self._device = device
+        self._model = model.prepare().to(device)
+        if self.dtype != torch.float32:
+            lower(model.proposals, self.dtype)
+            lower(model.instclip.visual, self.dtype)  # the text tower is run once a word: it keeps its precision
+        captured = graphs and device.type == "cuda" and model.config.classifier == "instclip"
+        self._propose: Function = Captured(self._run_proposals) if captured else self._run_proposals
+        self._name: Function = Captured(self._run_instclip) if captured else self._run_instclip
+
+    def proposals(self, images: Tensor) -> Proposals:
+        """As :meth:`ProposalNetwork.forward`."""
+        return Proposals(*self._propose(images))
+
+    def tokens(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
+        """As :meth:`InstClip.forward`."""
+        if queries is not None:  # given masks, in any number: not worth a graph
+            return self._run_instclip(images, mask_logits, queries)[0]
+        return self._name(images, mask_logits)[0]
+
+    def _run_proposals(self, images: Tensor) -> tuple[Tensor, ...]:
+        with self._autocast():
+            seen = self._model.proposals(images)
+        return seen.queries.float(), seen.objectness.float(), seen.mask_logits.float()
+
+    def _run_instclip(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> tuple[Tensor, ...]:
+        with self._autocast():
+            tokens = self._model.instclip(images, mask_logits, queries)
+        return (tokens.float(),)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self._device.type, self.dtype if enabled else None, enabled=enabled)
+
+
+class Captured:
+    """A function of tensors on a GPU, replayed from a CUDA graph: the host starts a whole pass with one call.
+
+    The first call with new shapes captures, which takes as long as some passes. The function may neither wait for the
+    GPU nor depend on the values of its arguments.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]] = {}
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        shapes = tuple(argument.shape for argument in arguments)
+        if shapes not in self._graphs:
+            if len(self._graphs) == _GRAPHS:
+                return self._function(*arguments)
+            self._graphs[shapes] = self._capture(arguments)
+        graph, inputs, outputs = self._graphs[shapes]
+        for own, argument in zip(inputs, arguments, strict=True):
+            own.copy_(argument)
+        graph.replay()
+        return outputs
+
+    def _capture(self, arguments: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]:
+        inputs = [argument.clone() for argument in arguments]
+        stream = torch.cuda.Stream(inputs[0].device)
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                self._function(*inputs)
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: words may be encoded on the same GPU by another thread meanwhile
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            outputs = self._function(*inputs)
+        return graph, inputs, outputs
