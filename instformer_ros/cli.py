@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from instformer_ros.ablation.command import add_ablate_options
 from instformer_ros.variant_options import add_variant_options
 from instformer_ros.weights.command import add_weights
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="find, name and follow objects in a video"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
+    add_ablate_options(commands.add_parser("ablate", help="reproduce the paper's ablations"))
     commands.add_parser("train", help="train a model (see 'instformer train --help')", add_help=False)
     add_weights(commands.add_parser("weights", help="make and look at checkpoints"))
     return parser

@@ -84,7 +84,7 @@ def score_runs(runs: Sequence[VideoRun], splits: Sequence[str], seed: int = 0) -
     """Scores of each split from one run of all videos: the numbers, ``chance`` and ``AP50_per_class``."""
     truth = dataset(runs)
     named = VideoAp(truth, entries(runs))
-    agnostic = VideoAp(truth, _agnostic_entries(runs))
+    agnostic = VideoAp(truth, agnostic_entries(runs))
     rng = np.random.default_rng(seed)
     shuffled = [VideoAp(truth, entries(_shuffle_names(runs, rng))) for _ in range(CHANCE_DRAWS)]
     dealt = [_deal_identities(run.tracking, rng) for run in runs]
@@ -144,6 +144,11 @@ def entries(runs: Sequence[VideoRun]) -> list[dict[str, Any]]:
     return [entry for run in runs for entry in result_entries(run.tracks, run.video_id, ALL_NAMES)]
 
 
+def agnostic_entries(runs: Sequence[VideoRun]) -> list[dict[str, Any]]:
+    """As :func:`entries`, each track once, as an "object"."""
+    return [entry for run in runs for entry in result_entries(run.tracks, run.video_id, ())]
+
+
 def format_table(report: dict[str, Any]) -> str:
     """The report as a table for people, in per cent."""
     columns = [*MAIN, "AR10_agnostic", "true_mask_accuracy", "true_mask_IDF1"]
@@ -159,10 +164,6 @@ def format_table(report: dict[str, Any]) -> str:
         chance = [f"{100 * scores['chance'][c]:.2f}" if c in scores["chance"] else "" for c in columns]
         lines.append("".join(f"{cell:>14}" for cell in ["by chance", *chance]).rstrip())
     return "\n".join(lines)
-
-
-def _agnostic_entries(runs: Sequence[VideoRun]) -> list[dict[str, Any]]:
-    return [entry for run in runs for entry in result_entries(run.tracks, run.video_id, ())]
 
 
 def _with_true_masks(runs: Sequence[VideoRun], chosen: set[str], hidden: list[frozenset[int]]) -> Numbers:

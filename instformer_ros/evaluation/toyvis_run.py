@@ -48,7 +48,8 @@ class VideoRun:
     truth: list[list[Rle | None]]  # [frame][object]; None where it cannot be seen
     tracks: list[VideoTrack]
     tracking: TrackingVideo  # detections at score >= 0.3
-    true_mask_tracking: TrackingVideo  # of the run with true masks as proposals: identities are all that can be wrong
+    # of the run with true masks as proposals, where there was one: identities are all that can be wrong
+    true_mask_tracking: TrackingVideo = field(default_factory=lambda: TrackingVideo([], []))
     true_mask_names: list[tuple[int, str]] = field(default_factory=list)  # (object, name given) for each visible one
 
     @property

@@ -99,6 +99,31 @@ class ProposalStage(nn.Module):
         return {"loss": total, **losses}
 
 
+@dataclass
+class MatchedBatch:
+    """Frames with the proposals that answer for their objects: what adapters learn from. L = most objects a frame."""
+
+    images: Tensor  # (B, 3, H, W) float32 RGB, 0-255
+    masks: Tensor  # (B, L, H/4, W/4) mask logits; rows without an object repeat some proposal
+    queries: Tensor  # (B, L) int64, which I_0 each starts from
+    image: Tensor  # (M,) int64, image, row and label of every pair of object and proposal
+    row: Tensor
+    label: Tensor  # index into the training vocabulary
+
+
+@torch.no_grad()
+def match_frames(proposals: ProposalNetwork, batch: FrameBatch, points: int) -> MatchedBatch:
+    """What the frozen ``proposals`` see in ``batch``; masks are compared at ``points`` sampled points."""
+    output = proposals.eval().decode(batch.images)[-1]
+    pairs = match(output, batch.targets, points)
+    counts, device = batch.targets.counts, batch.images.device
+    row = torch.cat([torch.arange(n, device=device) for n in counts])  # pairs come image by image
+    queries = torch.zeros(len(counts), max(counts), dtype=torch.int64, device=device)
+    queries[pairs.image, row] = pairs.query
+    masks = output.mask_logits.gather(1, queries[..., None, None].expand(-1, -1, *output.mask_logits.shape[-2:]))
+    return MatchedBatch(batch.images, masks, queries, pairs.image, row, batch.targets.labels[pairs.image, pairs.target])
+
+
 class AdapterStage(nn.Module):
     """Trains LoRA, I_0 and R_0: cross-entropy of the matched queries against the training vocabulary.
 
@@ -115,21 +140,13 @@ class AdapterStage(nn.Module):
         self._points = points
         self.register_buffer("texts", texts, persistent=False)  # (K, E) of the training vocabulary
 
-    def forward(self, batch: FrameBatch, step: int) -> Losses:
-        """Loss and accuracy of one step."""
-        batch = batch.to(self.texts.device)
-        with torch.no_grad():
-            output = self._proposals[0].eval().decode(batch.images)[-1]
-        pairs = match(output, batch.targets, self._points)
-        counts, device = batch.targets.counts, batch.images.device
-        slot = torch.cat([torch.arange(n, device=device) for n in counts])  # pairs come image by image
-        queries = torch.zeros(len(counts), max(counts), dtype=torch.int64, device=device)
-        queries[pairs.image, slot] = pairs.query
-        masks = output.mask_logits.gather(1, queries[..., None, None].expand(-1, -1, *output.mask_logits.shape[-2:]))
-        with autocast(device):
-            tokens = self.instclip.encode(batch.images, masks, queries).instances
-        tokens = F.normalize(tokens.float(), dim=-1)[pairs.image, slot]
+    def forward(self, batch: FrameBatch | MatchedBatch, step: int) -> Losses:
+        """Loss and accuracy of one step; a batch may have been matched before."""
+        if isinstance(batch, FrameBatch):
+            batch = match_frames(self._proposals[0], batch.to(self.texts.device), self._points)
+        with autocast(batch.images.device):
+            tokens = self.instclip.encode(batch.images, batch.masks, batch.queries).instances
+        tokens = F.normalize(tokens.float(), dim=-1)[batch.image, batch.row]
         logits = self.instclip.clip.logit_scale.exp() * tokens @ self.texts.t()
-        labels = batch.targets.labels[pairs.image, pairs.target]
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+        accuracy = (logits.argmax(1) == batch.label).float().mean()
+        return {"loss": F.cross_entropy(logits, batch.label), "accuracy": accuracy}
