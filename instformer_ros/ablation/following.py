@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -51,6 +52,11 @@ def associate(follower: Follower, rollout: RolloutTracker, settings: Settings) -
     if follower == "box-iou":
         return _Boxes(gates)
     return _Library(follower, gates)
+
+
+def is_installed(follower: Follower) -> bool:
+    """Can it be used here? SORT and ByteTrack need the library ``trackers``."""
+    return follower not in ("sort", "bytetrack") or importlib.util.find_spec("trackers") is not None
 
 
 class _Managed:
@@ -184,7 +190,7 @@ def score(runs: Sequence[VideoRun]) -> dict[str, float]:
         chosen = {n for n, name in enumerate(ALL_NAMES, 1) if name in class_names(split)}
         others = [a["id"] for a in truth["annotations"] if a["category_id"] not in chosen]
         numbers[f"AP_{split}"] = named.score(sorted(chosen), others).ap()
-    numbers["AR100"] = agnostic.score(class_agnostic=True).ar(100)
+    numbers["AR100_agnostic"] = agnostic.score(class_agnostic=True).ar(100)
     followed = tracking.score([run.tracking for run in runs])
     return {**numbers, "IDF1": followed["IDF1"], "HOTA": followed["HOTA"], "naming": _naming(runs)}
 

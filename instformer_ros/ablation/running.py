@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 
 from instformer_ros.ablation import learning
-from instformer_ros.ablation.following import associate, follow, score
+from instformer_ros.ablation.following import associate, follow, is_installed, score
 from instformer_ros.ablation.learning import Budget
 from instformer_ros.ablation.seeing import SeenVideo, see, tokens_of
 from instformer_ros.ablation.systems import Adapters, Row, System, Table
@@ -168,10 +168,13 @@ def run_cells(
 ) -> None:
     """Fills in the cells that are not there yet, seed by seed. The adapters of ``model`` must not be merged."""
     tables = list(tables)
+    for absent in {s.follower: None for s in systems_of(tables) if not is_installed(s.follower)}:
+        report(f"{absent} is left out: it needs the library trackers; run 'pip install trackers'")
+    systems = [system for system in systems_of(tables) if is_installed(system.follower)]
     for seed in seeds:
         shared = Seed(model, seed, budget, folder)
         jobs: list[tuple[Path, str, Callable[[], Cell]]] = [
-            (cell_file(folder, system, seed), system.name, partial(shared.run, system)) for system in systems_of(tables)
+            (cell_file(folder, system, seed), system.name, partial(shared.run, system)) for system in systems
         ]
         if any(table.number == 5 for table in tables):
             jobs.append((folder / f"seed{seed}" / "timing.json", "timing", shared.time_classifiers))

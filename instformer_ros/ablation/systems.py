@@ -111,13 +111,13 @@ TABLES: dict[int, Table] = {
     6: Table(
         6,
         "margin of L_SC",
-        ("AR100", "frame_AR"),
+        ("AR100_agnostic", "frame_AR"),
         tuple(
             Row(f"α = {margin:g}" + (" (no loss)" if margin == 1 else ""), System(margin=margin), paper)
             for margin, paper in ((-1.0, 21.0), (0.0, 21.1), (0.5, 22.5), (0.8, 22.7), (1.0, 21.9))
         ),
         ((4, 0), (4, 1), (4, 2), (4, 3), (0, 3)),
-        ("AR100", "frame_AR", "AP", "IDF1", "HOTA"),
+        ("AR100_agnostic", "frame_AR", "AP", "IDF1", "HOTA"),
     ),
     7: Table(
         7,
