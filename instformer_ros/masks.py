@@ -5,8 +5,9 @@ Run-length encodings are COCO's compressed ones (column-major), see :class:`.str
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,35 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
         return cast("NDArray[np.bool_]", coco.decode(rle).view(np.bool_))
     except (ValueError, TypeError) as error:
         raise InstformerError(f"mask of {height}x{width}: its run lengths are damaged; write the file anew") from error
+
+
+def parse(segmentation: Any, height: int, width: int) -> Rle:
+    """Any form that a mask has in the benchmarks' files, as compressed run lengths.
+
+    Args:
+        segmentation: compressed run lengths (``counts`` text or bytes), plain ones (a list), or a list of polygons.
+        height: of the picture that it belongs to, and so of the mask.
+        width: likewise.
+
+    Raises:
+        InstformerError: it is none of these, or of another size.
+    """
+    try:
+        if isinstance(segmentation, list):  # polygons
+            rle = coco.merge(coco.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            rle = coco.frPyObjects(dict(segmentation), *segmentation["size"])
+            if sum(segmentation["counts"]) != math.prod(segmentation["size"]):
+                raise InstformerError("run lengths that do not add up to the mask's size")
+        else:
+            rle = segmentation
+        size, counts = [int(n) for n in rle["size"]], rle["counts"]
+        counts = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InstformerError(f"not a run-length encoded mask ({error})") from error
+    if size != [height, width]:
+        raise InstformerError(f"mask of {size[1]}x{size[0]} pixels in a video of {width}x{height}")
+    return Rle(size=size, counts=counts)
 
 
 def area(rle: Rle) -> int:

@@ -26,9 +26,14 @@ Masks = NDArray[np.bool_]  # (K, H, W)
 class Video(Protocol):
     """K objects over ``length`` frames of one size; ``names`` holds the class name of each object."""
 
-    height: int
-    width: int
-    length: int
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -94,7 +99,10 @@ class AnnotatedVideo:
         out = np.zeros((len(self.objects), self.height, self.width), np.bool_)
         for k, rle in enumerate(self.rles(t)):
             if rle is not None:
-                out[k] = mask_tools.decode(rle)
+                try:
+                    out[k] = mask_tools.decode(rle)
+                except InstformerError as error:
+                    raise InstformerError(f"video '{self.name}', frame {t}, object {k}: {error}") from error
         return out
 
     def rles(self, t: int) -> list[Rle | None]:

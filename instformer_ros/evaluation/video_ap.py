@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from instformer_ros import masks as mask_tools
 from instformer_ros.structures import InstformerError, Rle
 
 THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
@@ -219,10 +220,7 @@ class VideoAp:
                 f"{name}: {length} segmentations, but video {video_id} has {video.length} frames; write null where "
                 "there is no mask"
             )
-        track = tuple(
-            _rle(s, video.height, video.width, f"{name}, frame {t}") if s else None for t, s in enumerate(segmentations)
-        )
-        return video, category, track
+        return video, category, _track(segmentations, video.height, video.width, name)
 
 
 @dataclass
@@ -235,21 +233,14 @@ class _Matches:
     targets: NDArray[np.int64]  # (A,) annotations to be found
 
 
-def _rle(segmentation: Any, height: int, width: int, where: str) -> Rle:
-    """Any of the formats in the benchmarks' files, as compressed run lengths of the video's size."""
-    try:
-        if isinstance(segmentation, list):  # polygons
-            rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            rle = coco_mask.frPyObjects(dict(segmentation), height, width)
-        else:
-            rle = segmentation
-        size, counts = [int(n) for n in rle["size"]], rle["counts"]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InstformerError(f"{where}: not a run-length encoded mask ({error})") from error
-    if size != [height, width]:
-        raise InstformerError(f"{where}: mask of {size[1]}x{size[0]} pixels in a video of {width}x{height}")
-    return {"size": size, "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+def _track(segmentations: Sequence[Any], height: int, width: int, name: str) -> Track:
+    track: list[Rle | None] = []
+    for t, segmentation in enumerate(segmentations):
+        try:
+            track.append(mask_tools.parse(segmentation, height, width) if segmentation else None)
+        except InstformerError as error:
+            raise InstformerError(f"{name}, frame {t}: {error}") from error
+    return tuple(track)
 
 
 def _measure(video: _Video) -> None:
