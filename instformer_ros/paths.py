@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from instformer_ros.structures import InstformerError
@@ -36,14 +37,22 @@ def _folder(name: str, packaged: str) -> Path:
 
 
 def model_path(name: str) -> Path:
-    """The file of an embedded checkpoint by its name, such as ``toyvis``.
+    """The file of a checkpoint by its name: an embedded one, such as ``toyvis``, or one that was pulled.
 
     Raises:
         InstformerError: there is no checkpoint of that name; names those that there are.
     """
-    folder = models_directory()
-    path = folder / f"{name}.safetensors"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
-        raise InstformerError(f"no embedded model is called {name!r}: there is {known}; or give a checkpoint's path")
-    return path
+    folders = (models_directory(), pulled_models_directory())
+    for folder in folders:
+        if (path := folder / f"{name}.safetensors").is_file():
+            return path
+    known = ", ".join(sorted(file.stem for folder in folders for file in folder.glob("*.safetensors"))) or "none"
+    raise InstformerError(
+        f"no model is called {name!r}: there is {known}; give a checkpoint's path, or see 'instformer weights pull'"
+    )
+
+
+def pulled_models_directory() -> Path:
+    """Where ``instformer weights pull`` leaves checkpoints: ``$XDG_DATA_HOME``, by default ``~/.local/share``."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / _PACKAGE / "models"

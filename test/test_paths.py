@@ -27,6 +27,7 @@ def lay_out(monkeypatch: pytest.MonkeyPatch, package: Path, models: Path | None,
     package.mkdir(parents=True)
     (package / "paths.py").touch()
     monkeypatch.setattr(paths, "__file__", str(package / "paths.py"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(package / "data"))
     if models is not None:
         models.mkdir(parents=True)
         for name in names:
@@ -80,3 +81,14 @@ def test_unknown_model_names_those_that_exist(
     with pytest.raises(InstformerError, match=f"'mug'.*there is {shown};") as raised:
         paths.model_path("mug")
     assert "\n" not in str(raised.value)
+
+
+def test_pulled_models_go_by_their_names_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out(monkeypatch, tmp_path / "instformer_ros", tmp_path / "models", "toyvis")
+    pulled = paths.pulled_models_directory()
+    assert pulled == tmp_path / "instformer_ros" / "data" / "instformer_ros" / "models"
+    pulled.mkdir(parents=True)
+    for name in ("r50-vitb32", "toyvis"):
+        (pulled / f"{name}.safetensors").touch()
+    assert paths.model_path("r50-vitb32") == pulled / "r50-vitb32.safetensors"
+    assert paths.model_path("toyvis") == tmp_path / "models" / "toyvis.safetensors", "the embedded one goes first"

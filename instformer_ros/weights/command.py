@@ -1,4 +1,4 @@
-"""``instformer weights build | show``: the options, and what each does. Torch is imported when something is done."""
+"""``instformer weights build | pull | show``: options and actions. Torch comes when something is done."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         build.add_argument(f"--{part}-licence", metavar="TEXT", help="written into the checkpoint")
     build.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
     build.set_defaults(run=_build)
+    pull = actions.add_parser("pull", help="download public weights and make a checkpoint of them")
+    pull.description = "Nothing else of this package downloads. The checkpoint then goes by its name: --model NAME."
+    pull.add_argument("name", metavar="NAME", help="r50-vitb32, r50-vitb16 or swint-vitb32")
+    pull.add_argument("--folder", type=Path, metavar="DIR", help="for all files (default: where --model looks)")
+    pull.set_defaults(run=_pull)
     show = actions.add_parser("show", help="print a checkpoint's sizes, licences and origins")
     show.add_argument("file", metavar="FILE", help="a checkpoint, or the name of an embedded one")
     show.set_defaults(run=_show)
@@ -39,6 +44,18 @@ def _build(options: argparse.Namespace) -> int:
     licences = {part: text for part, text in told.items() if text}
     build(Parts(options.proposals, options.clip, options.lora, options.tracker, licences), options.output)
     print(describe(options.output))
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from instformer_ros.paths import pulled_models_directory
+    from instformer_ros.weights.pull import pull, recipe
+
+    chosen = recipe(options.name)
+    output, sums = pull(options.name, options.folder or pulled_models_directory(), chosen)
+    for name, digest in sums.items():
+        print(f"{digest}  {name}")
+    print(f"{output}: made of these, whose licences hold: {chosen.proposals.licence}; {chosen.clip.licence}")
     return 0
 
 
