@@ -75,6 +75,12 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocabulary", required=True, metavar='"a, b, c"', help="comma separated words; empty = class-agnostic"
     )
+    parser.add_argument(
+        "--vocabulary-embeddings",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="ready-made CLIP text embeddings (.npy) of the words; with an empty vocabulary: all of them",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--topic", default="", help="images of a bag; needed where it has several topics of images")
     parser.add_argument(
@@ -125,6 +131,7 @@ def _segment(options: argparse.Namespace) -> int:
             device=options.device,
             max_frames=options.max_frames,
             score_threshold=options.score_threshold,
+            vocabulary_embeddings=options.vocabulary_embeddings,
             topic=options.topic,
             output_bag=options.output_bag,
         )

@@ -30,6 +30,7 @@ from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_nega
 from instformer_ros.network import Network
 from instformer_ros.paths import model_path
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
+from instformer_ros.ready_vocabulary import ReadyWords
 from instformer_ros.settings import Settings
 from instformer_ros.structures import (
     Detection,
@@ -174,6 +175,20 @@ class Engine:
         embeddings = self._texts((*words, *negatives), width, pause).to(self.device)
         unknown = tuple(word for word in words if not self._tokenizer.knows(word))
         return EncodedVocabulary(words, embeddings[: len(words)], embeddings[len(words) :], unknown)
+
+    def encode_embeddings(self, words: ReadyWords) -> EncodedVocabulary:
+        """As :meth:`encode_vocabulary`, from ready-made embeddings of this model's CLIP.
+
+        Raises:
+            InstformerError: they are another CLIP's, to judge by their width.
+        """
+        width = self._model.instclip.embed_dim
+        if words.embeddings.shape[1] != width:
+            raise InstformerError(
+                f"vocabulary embeddings have {words.embeddings.shape[1]} numbers; this CLIP has {width}"
+            )
+        negatives = self._texts(live_negatives(self.config.negatives, words.names), width)
+        return EncodedVocabulary(words.names, words.embeddings.to(self.device), negatives.to(self.device), ())
 
     def use_vocabulary(self, encoded: EncodedVocabulary) -> Vocabulary:
         """Puts words into force from the next frame on, under the next version number. Tracks and their IDs stay."""

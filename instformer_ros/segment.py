@@ -23,6 +23,7 @@ from instformer_ros.data.sources import open_source
 from instformer_ros.draw import overlay
 from instformer_ros.engine import Engine, Settings, parse_vocabulary
 from instformer_ros.evaluation.results import TrackCollector, VideoTrack, result_entries, write_json
+from instformer_ros.ready_vocabulary import read_embeddings
 from instformer_ros.structures import InstformerError
 
 CAMERA = "video"
@@ -31,7 +32,7 @@ TRACKS, OVERLAY, SUMMARY = "tracks.json", "overlay.mp4", "summary.json"
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What the command line says; ``vocabulary`` is comma separated, empty = class-agnostic."""
+    """What the command line says; ``vocabulary`` is comma separated, empty = class-agnostic, or all ready-made ones."""
 
     source: str
     vocabulary: str
@@ -40,6 +41,7 @@ class SegmentOptions:
     device: str = "auto"
     max_frames: int | None = None
     score_threshold: float | None = None  # None: the engine's default
+    vocabulary_embeddings: Path | None = None  # ready-made text embeddings, see ready_vocabulary.py
     topic: str = ""  # of the images in a bag
     output_bag: Path | None = None  # an mcap file for the instances and the overlay
 
@@ -60,7 +62,11 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
         bag = stack.enter_context(BagWriter(options.output_bag)) if options.output_bag else None
         engine = Engine.load(options.model, options.device, settings)
         try:
-            engine.set_vocabulary(words)
+            if options.vocabulary_embeddings:
+                ready = read_embeddings(options.vocabulary_embeddings).choose(words)
+                engine.use_vocabulary(engine.encode_embeddings(ready))
+            else:
+                engine.set_vocabulary(words)
             collector, times, seconds = _run(engine, source, output / OVERLAY, bag)
             unknown = list(engine.unknown_words)
         finally:
