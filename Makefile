@@ -16,9 +16,9 @@ MODEL ?= toyvis
 DEVICE ?= auto
 OUTPUT ?= out/demo
 
-# make test PYTEST_ARGS="-k masks -x", make train TRAIN_ARGS="--help"
+# make test PYTEST_ARGS="-k masks -x", make train TRAIN_ARGS="toyvis --help"
 PYTEST_ARGS ?=
-TRAIN_ARGS ?=
+TRAIN_ARGS ?= toyvis
 
 # By the environment, so that words with quotes, commas or non-ASCII letters come through whole.
 export VENV PYTHON VIDEO VOCABULARY MODEL DEVICE OUTPUT

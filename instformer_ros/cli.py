@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from instformer_ros.ablation.command import add_ablate_options
+from instformer_ros.arguments import natural, positive
+from instformer_ros.commands.train import add_train
 from instformer_ros.variant_options import add_variant_options
 from instformer_ros.weights.command import add_weights
 
@@ -44,11 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[:1] == ["train"]:  # has a parser of its own, which brings torch
-        from instformer_ros.training.run import main as train
-
-        train(arguments[1:])
-        return 0
     options = _parser().parse_args(arguments)
     return int(options.run(options))
 
@@ -59,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(commands.add_parser("segment", help="find, name and follow objects in a video"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
     add_ablate_options(commands.add_parser("ablate", help="reproduce the paper's ablations"))
-    commands.add_parser("train", help="train a model (see 'instformer train --help')", add_help=False)
+    add_train(commands.add_parser("train", help="train a model"))
     add_weights(commands.add_parser("weights", help="make and look at checkpoints"))
     return parser
 
@@ -86,7 +83,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-bag", type=Path, metavar="FILE", help="write instances and overlay as an .mcap bag too"
     )
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many frames")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after so many frames")
     parser.add_argument("--score-threshold", type=float, metavar="X", help="least score that is published")
     _add_model(parser)
     parser.set_defaults(run=_segment)
@@ -103,13 +100,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="classes to score; all = each split, and all of them together (default: %(default)s)",
     )
     toyvis.add_argument(
-        "--seed", type=_natural, nargs="+", default=[1], metavar="N", help="one or more; each has its own videos"
+        "--seed", type=natural, nargs="+", default=[1], metavar="N", help="one or more; each has its own videos"
     )
-    toyvis.add_argument(
-        "--videos", type=_positive, default=60, metavar="M", help="for each seed (default: %(default)s)"
-    )
+    toyvis.add_argument("--videos", type=positive, default=60, metavar="M", help="for each seed (default: %(default)s)")
     toyvis.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
-    toyvis.add_argument("--parallel", type=_positive, default=1, metavar="N", help="videos in one network pass")
+    toyvis.add_argument("--parallel", type=positive, default=1, metavar="N", help="videos in one network pass")
     toyvis.add_argument(
         "--life-cycle", default="managed", choices=("slots", "managed"), help="of tracks (default: %(default)s)"
     )
@@ -145,24 +140,6 @@ def _evaluate_toyvis(options: argparse.Namespace) -> int:
 
     print(evaluate_toyvis(options))
     return 0
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"'{text}': use a whole number from {least} up")
-    return value
 
 
 if __name__ == "__main__":

@@ -130,8 +130,9 @@ class Engine:
         path = model_path(model) if is_name else Path(model)  # type: ignore[arg-type]
         network = checkpoint.load(path)
         if untrained:
-            torch.manual_seed(0)
-            network = InstFormer(network.config)
+            with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they were
+                torch.manual_seed(0)
+                network = InstFormer(network.config)
         if variant is not None:
             network = vary(network, variant)
         return cls(network, where, settings, precision)

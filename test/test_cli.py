@@ -193,12 +193,31 @@ def test_evaluate_bad_inputs(tmp_path: Path, engine: Any, capsys: pytest.Capture
 
 
 def test_train_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("instformer_ros.training.run")
-    seen: list[list[str]] = []
-    module.main = seen.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instformer_ros.training.run", module)
-    assert cli.main(["train", "--help", "toyvis", "--output", "x"]) == 0
-    assert seen == [["--help", "toyvis", "--output", "x"]]
+    module = types.ModuleType("instformer_ros.training.command")
+    seen: list[Any] = []
+    module.train_toyvis = seen.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instformer_ros.training.command", module)
+    assert cli.main(["train", "toyvis", "--output", "x", "--seed", "3", "--accumulate", "2", "--smoke"]) == 0
+    (options,) = seen
+    assert (options.output, options.seed, options.accumulate, options.smoke) == (Path("x"), 3, 2, True)
+    assert (options.device, options.evaluate_every, options.tensorboard, options.config) == ("auto", 0, False, None)
+
+
+def test_train_explains_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.toml").write_text("stepz = 3")
+    for arguments, words in (
+        ([], "WHAT"),
+        (["cityscapes"], "cityscapes"),
+        (["toyvis", "--seed", "-1"], "whole number from 0 up"),
+        (["toyvis", "--seed", "one"], "'one'"),
+        (["toyvis", "--accumulate", "0"], "whole number from 1 up"),
+        (["toyvis", "--device", "tpu"], "tpu"),
+        (["toyvis", "--config", str(tmp_path / "plan.toml")], "'stepz' is unknown"),
+        (["toyvis", "--config", str(tmp_path / "none.toml")], "none.toml"),
+        (["toyvis", "--smoke", "--accumulate", "3", "--output", str(tmp_path / "out")], "multiple of 3"),
+    ):
+        assert words in error_of(capsys, "train", *arguments)
+    assert not list(tmp_path.glob("out/*.pt"))
 
 
 def test_interruption_leaves_no_traceback(
@@ -226,7 +245,7 @@ def test_our_own_faults_are_not_hidden(engine: Any, tmp_path: Path, monkeypatch:
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from instformer_ros import cli\n"
-        "for arguments in ([], ['segment'], ['evaluate', 'toyvis']):\n"
+        "for arguments in ([], ['segment'], ['evaluate', 'toyvis'], ['train', 'toyvis']):\n"
         "    try: cli.main([*arguments, '--help'])\n"
         "    except SystemExit as exit: assert exit.code == 0\n"
         "print(sorted({'numpy', 'torch', 'cv2', 'scipy', 'tqdm'} & set(sys.modules)), file=sys.stderr)"

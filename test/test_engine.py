@@ -546,7 +546,12 @@ def test_a_loaded_engine_answers_as_the_one_saved(tmp_path: Path, network: InstF
         made.set_vocabulary(WORDS)
         answers.append(made.step({"cam": frames_of(1, 1)[0]})["cam"])
     same(*answers)
-    twins = [Engine.load(str(path), "cpu", LOOSE, untrained=True) for _ in range(2)]
+    twins, drawn = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        twins.append(Engine.load(str(path), "cpu", LOOSE, untrained=True))
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] != drawn[1], "the caller's random numbers are not seeded anew"
     first, second = (twin.step({"cam": frames_of(1, 1)[0]})["cam"] for twin in twins)
     assert [i.rle for i in first.instances] == [i.rle for i in second.instances]
     assert [i.rle for i in first.instances] != [i.rle for i in answers[0].instances]

@@ -71,6 +71,17 @@ def test_temporal_loss_is_cross_entropy_of_cosines() -> None:
     assert float(temporal_contrastive_loss(predicted, tokens, target)) == pytest.approx(wanted, rel=1e-5)
 
 
+def test_queries_on_the_same_object_are_no_negatives_of_it() -> None:
+    torch.manual_seed(0)
+    predicted, tokens, target = torch.randn(2, 6), torch.randn(5, 6), torch.tensor([4, 0])
+    same = torch.zeros(2, 5, dtype=torch.bool)
+    same[0, [1, 4]] = True
+    rest = torch.tensor([0, 2, 3, 4])
+    wanted = temporal_contrastive_loss(predicted[:1], tokens[rest], torch.tensor([3]))
+    wanted = wanted + temporal_contrastive_loss(predicted[1:], tokens, target[1:])
+    assert float(temporal_contrastive_loss(predicted, tokens, target, same)) == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_absent_objects_cost_nothing() -> None:
     predicted = torch.randn(3, 6, requires_grad=True)
     loss = temporal_contrastive_loss(predicted, torch.randn(5, 6), torch.tensor([-1, -1, 2]))
@@ -97,7 +108,7 @@ def test_mask_losses_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda *size, device=None: 0.2 + 0.6 * anywhere(*size, device=device))
     logits = torch.tensor([[1.5, -0.5]]).view(1, 2, 1, 1).expand(1, 2, 6, 8)
     targets = Targets(torch.stack([torch.zeros(24, 32), torch.ones(24, 32)])[None], [2], torch.zeros(1, 2).long())
-    entropy, dice = mask_losses(heads(logits), targets, pairs((0, 0, 1), (0, 1, 0)), points=100)
+    entropy, dice = mask_losses(heads(logits), targets, pairs((0, 0, 1), (0, 1, 0)), points=100, objects=2)
     p, q = 1 / (1 + math.exp(-1.5)), 1 / (1 + math.exp(0.5))
     assert float(entropy) == pytest.approx((-math.log(p) - math.log(1 - q)) / 2, rel=1e-5)
     wanted = (1 - (200 * p + 1) / (100 * p + 100 + 1)) + (1 - 1 / (100 * q + 1))
@@ -110,8 +121,8 @@ def test_mask_losses_of_a_right_and_of_a_wrong_mask() -> None:
     wanted[..., 4:16, 8:24] = 1
     logits = 40 * F.avg_pool2d(wanted, 4) - 20
     targets = Targets(wanted, [1], torch.zeros(1, 1).long())
-    right = mask_losses(heads(logits), targets, pairs((0, 0, 0)), 500)
-    wrong = mask_losses(heads(-logits), targets, pairs((0, 0, 0)), 500)
+    right = mask_losses(heads(logits), targets, pairs((0, 0, 0)), 500, 1)
+    wrong = mask_losses(heads(-logits), targets, pairs((0, 0, 0)), 500, 1)
     assert all(float(loss) > 0.5 for loss in wrong)
     # the seam between two mask pixels is where most points lie, and where the resized edge is soft
     assert all(float(r) < 0.3 * float(w) for r, w in zip(right, wrong, strict=True))
@@ -121,7 +132,7 @@ def test_mask_losses_without_objects() -> None:
     logits = torch.randn(1, 2, 6, 8, requires_grad=True)
     none = Match(*(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
     entropy, dice = mask_losses(
-        heads(logits), Targets(torch.zeros(1, 1, 24, 32), [0], torch.full((1, 1), -1)), none, 20
+        heads(logits), Targets(torch.zeros(1, 1, 24, 32), [0], torch.full((1, 1), -1)), none, 20, 1
     )
     assert entropy.item() == dice.item() == 0
     (entropy + dice).backward()
@@ -129,10 +140,17 @@ def test_mask_losses_without_objects() -> None:
 
 def test_objectness_by_hand() -> None:
     classes = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]])
-    loss = objectness_loss(heads(torch.zeros(1, 3, 2, 2), classes), pairs((0, 2, 0)))
+    loss = objectness_loss(heads(torch.zeros(1, 3, 2, 2), classes), pairs((0, 2, 0)), objects=1)
     matched = math.log1p(math.exp(-3.0))
     rest = math.log1p(math.exp(2.0)) + math.log1p(math.exp(-1.0))
     assert float(loss) == pytest.approx((matched + 0.1 * rest) / 1.2, rel=1e-5)
+
+
+def test_a_head_of_many_classes_says_object_with_all_of_them() -> None:
+    many = torch.tensor([[[1.0, 2.0, 0.5], [0.0, -1.0, 1.0]]])
+    two = torch.stack([many[..., :2].logsumexp(-1), many[..., 2]], -1)
+    losses = [objectness_loss(heads(torch.zeros(1, 2, 2, 2), c), pairs((0, 1, 0)), 1) for c in (many, two)]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
 
 
 def test_samples_are_x_then_y() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,27 @@ from instformer_ros.model.clip import Tokenizer
 from instformer_ros.model.config import RolloutConfig
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import InstformerError
-from instformer_ros.training import run
-from instformer_ros.training.curves import STAGES
-from instformer_ros.training.loop import Schedule, parameter_groups, run_stage
+from instformer_ros.training import curves, run
+from instformer_ros.training.claim import claim
+from instformer_ros.training.config import read_config
+from instformer_ros.training.frames import ToyFrames
+from instformer_ros.training.journal import check_tensorboard
+from instformer_ros.training.loop import Losses, Schedule, Session, Stage, parameter_groups, run_stage
 from instformer_ros.training.pretrain import (
     SceneBatches,
     Scenes,
     contrastive_loss,
     encode_windows,
     make_scenes,
-    pretrain_losses,
 )
-from instformer_ros.training.stage1 import AdapterStage, FrameBatches, ProposalOptions, ProposalStage
-from instformer_ros.training.stage2 import ClipBatches, RolloutStage, VideoTokens, extract
+from instformer_ros.training.run import STAGES
+from instformer_ros.training.stage1 import AdapterStage, ProposalOptions, ProposalStage
+from instformer_ros.training.stage2 import RolloutStage
+from instformer_ros.training.team import Team
+from instformer_ros.training.tokens import ClipBatches, Clips, VideoTokens, extract
 from instformer_ros.weights import checkpoint
 
-CPU = torch.device("cpu")
+ALONE = Team(torch.device("cpu"))
 BASE = toyvis.class_names("base")
 PLAN = replace(
     run.SMOKE, scenes=80, wide_steps=2, wide_schedule=4, wide_batch=8, close_steps=2, close_batch=8, again_steps=2,
@@ -58,7 +65,7 @@ def rows(file: Path) -> list[dict[str, float]]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole, very short training."""
     folder = tmp_path_factory.mktemp("run") / "toyvis"
-    assert run.train_toyvis(PLAN, 0, folder, CPU) == folder / "toyvis.safetensors"
+    assert run.train_toyvis(PLAN, 0, Session(folder, ALONE)) == folder / "toyvis.safetensors"
     return folder
 
 
@@ -80,15 +87,17 @@ def test_the_result_is_a_checkpoint_that_segments(trained: Path) -> None:
     assert engine.unknown_words == (), "all words of ToyVIS are in the token table"
     frame = engine.step({"cam": toyvis.ToyVideo(5).frame(0)[0]})["cam"]
     assert frame.instances
-    assert (trained / "curves.png").stat().st_size > 10_000
 
 
-def test_the_same_command_again_changes_nothing(trained: Path) -> None:
+def test_the_same_command_again_changes_nothing(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And makes nothing again: no scenes, no tokens."""
     path = trained / "toyvis.safetensors"
     before, header = load_file(path), checkpoint.read_header(path)
     logs = {file.name: file.read_text() for file in trained.glob("*.jsonl")}
     assert sorted(logs) == sorted(f"{stage}.jsonl" for stage in STAGES)
-    run.train_toyvis(PLAN, 0, trained, CPU)
+    for dear in ("make_scenes", "extract"):
+        monkeypatch.setattr(run, dear, lambda *arguments: pytest.fail("made again"))
+    run.train_toyvis(PLAN, 0, Session(trained, ALONE))
     after = load_file(path)
     assert list(after) == list(before)
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -96,15 +105,21 @@ def test_the_same_command_again_changes_nothing(trained: Path) -> None:
     assert {file.name: file.read_text() for file in trained.glob("*.jsonl")} == logs
 
 
+def test_curves_are_drawn(trained: Path) -> None:
+    assert curves.plot_curves(trained, STAGES).stat().st_size > 10_000
+
+
 def test_a_folder_belongs_to_one_plan_and_seed(tmp_path: Path) -> None:
-    run._claim(tmp_path / "a", PLAN, 3)
-    run._claim(tmp_path / "a", PLAN, 3)
-    for plan, seed in ((PLAN, 4), (replace(PLAN, scenes=81), 3)):
+    claim(tmp_path / "a", {"seed": 3, "steps": 5}, ALONE)
+    claim(tmp_path / "a", {"seed": 3, "steps": 5}, ALONE)
+    for plan, difference in (({"seed": 4, "steps": 5}, "seed: 3, now 4"), ({"seed": 3}, "steps: 5, now None")):
         with pytest.raises(InstformerError) as caught:
-            run.train_toyvis(plan, seed, tmp_path / "a", CPU)
+            claim(tmp_path / "a", plan, ALONE)
         assert str(caught.value) == (
-            f"{tmp_path / 'a'} holds the progress of another plan or seed; train into another folder"
+            f"{tmp_path / 'a'} holds the progress of another plan ({difference}); train into another folder"
         )
+    with pytest.raises(InstformerError, match="another plan"):
+        run.train_toyvis(PLAN, 4, Session(tmp_path / "a", ALONE))
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "b" / "plan.json").write_text("{")
     for folder in (tmp_path / "file", tmp_path / "b"):
         with pytest.raises(InstformerError) as caught:
-            run._claim(folder, PLAN, 0)
+            claim(folder, {"seed": 0}, ALONE)
         assert str(folder / "plan.json") in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -127,7 +142,7 @@ def numbers(step: int) -> Tensor:
     return torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
 
 
-class Small(nn.Module):
+class Small(Stage):
     """Has what a resume may get wrong: random numbers, batch statistics, weights with and without decay."""
 
     def __init__(self, width: int = 6) -> None:
@@ -136,19 +151,20 @@ class Small(nn.Module):
         self.net = nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 1))
         self.seen: list[int] = []
 
-    def forward(self, batch: Tensor, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: Tensor, step: int, objects: float) -> Losses:
         self.seen.append(step)
         return {"loss": F.mse_loss(self.net(batch)[:, 0], batch.sum(1)), "one": torch.ones(())}
 
 
 def learn(
-    folder: Path, stop_after: int | None = None, width: int = 6, workers: int = 0, save_every: int = 250
+    folder: Path,
+    stop_after: int | None = None,
+    small: Small | None = None,
+    **session: Any,
 ) -> Small:
-    small = Small(width)
-    run_stage(
-        "small", small, numbers, small, SCHEDULE, folder, workers=workers, log_every=10, stop_after=stop_after,
-        save_every=save_every,
-    )  # fmt: skip
+    small = small or Small()
+    how = Session(folder, ALONE, **{"workers": 0, "log_every": 10, **session})
+    run_stage("small", small, lambda: numbers, SCHEDULE, how, stop_after=stop_after)
     return small
 
 
@@ -184,17 +200,17 @@ def test_steps_that_were_lost_are_logged_once(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
-    small = Small()
-
-    def compute(batch: Tensor, step: int) -> dict[str, Tensor]:
-        if step == 22:
-            raise Killed
-        return small(batch, step)
+    class Doomed(Small):
+        def forward(self, batch: Tensor, step: int, objects: float) -> Losses:
+            if step == 22:
+                raise Killed
+            return super().forward(batch, step, objects)
 
     with pytest.raises(Killed):
-        run_stage("small", small, numbers, compute, SCHEDULE, tmp_path, workers=0, log_every=5, save_every=12)
-    resumed = Small()
-    run_stage("small", resumed, numbers, resumed, SCHEDULE, tmp_path, workers=0, log_every=5, save_every=12)
+        learn(tmp_path, small=Doomed(), log_every=5, save_every=12)
+    with (tmp_path / "small.jsonl").open("a") as log:
+        log.write('{"step": 2')  # cut short by the interruption
+    resumed = learn(tmp_path, log_every=5, save_every=12)
     assert resumed.seen == list(range(12, 24))
     assert [row["step"] for row in rows(tmp_path / "small.jsonl")] == [5, 10, 15, 20, 24]
     whole = learn(tmp_path / "whole")
@@ -215,20 +231,89 @@ def test_progress_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> N
     data = file.read_bytes()
     file.write_bytes({"other": data, "empty": b"", "garbage": b"hello", "cut": data[: len(data) // 2]}[damage])
     with pytest.raises(InstformerError) as caught:
-        learn(tmp_path, width=7 if damage == "other" else 6)
+        learn(tmp_path, small=Small(7 if damage == "other" else 6))
     assert str(caught.value).startswith(f"cannot resume from {file}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    small = Small()
-
-    def compute(batch: Tensor, step: int) -> dict[str, Tensor]:
-        losses = small(batch, step)
-        return losses if step < 2 else {"loss": losses["loss"] * float("nan")}
+    class Diverging(Small):
+        def forward(self, batch: Tensor, step: int, objects: float) -> Losses:
+            losses = super().forward(batch, step, objects)
+            return losses if step < 2 else {"loss": losses["loss"] * float("nan")}
 
     with pytest.raises(InstformerError, match="small: the loss is nan at step 2; lower the learning rate"):
-        run_stage("small", small, numbers, compute, SCHEDULE, tmp_path, workers=0)
+        learn(tmp_path, small=Diverging())
+
+
+def test_the_source_is_made_only_if_there_is_something_to_learn(tmp_path: Path) -> None:
+    learn(tmp_path)
+    run_stage("small", Small(), lambda: pytest.fail("made"), SCHEDULE, Session(tmp_path, ALONE))
+
+
+def test_scores_are_logged_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    small = Small()
+
+    def evaluate() -> dict[str, float]:
+        return {"done": len(small.seen)}
+
+    for stop in (13, None):
+        session = Session(tmp_path, ALONE, workers=0, evaluate_every=10)
+        run_stage("small", small, lambda: numbers, SCHEDULE, session, evaluate=evaluate, stop_after=stop)
+    assert [row["step"] for row in rows(tmp_path / "small.evaluation.jsonl")] == [10, 13, 20, 24]
+    assert [row["done"] for row in rows(tmp_path / "small.evaluation.jsonl")] == [10, 13, 20, 24]
+
+
+def test_frozen_weights_are_not_saved(tmp_path: Path) -> None:
+    small = Small()
+    small.net[0].requires_grad_(False)
+    learn(tmp_path, small=small)
+    saved = torch.load(tmp_path / "small.pt", weights_only=True)["module"]
+    assert set(small.state_dict()) - set(saved) == {"net.0.weight", "net.0.bias"}
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    learn(tmp_path, stop_after=12, tensorboard=True)
+    learn(tmp_path, tensorboard=True)
+    board = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "small"))
+    board.Reload()
+    shown, logged = board.Scalars("small/loss"), rows(tmp_path / "small.jsonl")
+    assert [event.step for event in shown] == [row["step"] for row in logged]
+    assert [event.value for event in shown] == pytest.approx([row["loss"] for row in logged])
+
+
+def test_a_missing_tensorboard_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InstformerError, match="pip install tensorboard"):
+        check_tensorboard()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("rollout_step = 3", "'rollout_step' is unknown; use scenes, "),
+        ("rollout_steps = 3.5", "'rollout_steps' is 3.5; use a whole number"),
+        ("rollout_steps = true", "'rollout_steps' is True; use a whole number"),
+        ("rollout_steps = 0", "rollout_steps is 0; use 1 or more"),
+        ("rollout_steps = ", "give a TOML file"),
+    ],
+)
+def test_a_bad_config_is_explained(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(text)
+    with pytest.raises(InstformerError) as caught:
+        read_config(file, run.Plan())
+    assert problem in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_changes_what_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text("rollout_steps = 7")
+    assert read_config(file, run.SMOKE) == replace(run.SMOKE, rollout_steps=7)
 
 
 def test_schedules() -> None:
@@ -252,13 +337,18 @@ def test_vectors_do_not_decay_and_prefixes_scale() -> None:
     }  # fmt: skip
 
 
-def fit(stage: nn.Module, batch: Any, steps: int, rate: float) -> list[float]:
+def losses_of(stage: Stage, batch: Any) -> Losses:
+    """Of a step of one part."""
+    return stage(batch, 0, max(1, stage.objects(batch)))
+
+
+def fit(stage: Stage, batch: Any, steps: int, rate: float) -> list[float]:
     """Losses of one batch learnt by heart."""
     optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=rate)
     losses = []
     for _ in range(steps):
         torch.manual_seed(0)
-        loss = stage(batch, 0)["loss"]
+        loss = losses_of(stage, batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -341,20 +431,8 @@ def test_scenes_do_not_depend_on_the_number_of_workers() -> None:
     assert all(name in caption for names, caption in zip(one.objects, one.captions, strict=True) for name in names)
 
 
-class Pretraining(nn.Module):
-    """The CLIP half alone, as the pre-training trains it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.instclip = tiny.instclip(lora_rank=0, perturbed=False)
-        self.instclip.clip.requires_grad_(True)
-
-    def forward(self, batch: Any, step: int) -> dict[str, Tensor]:
-        return pretrain_losses(self.instclip, batch)
-
-
 def test_the_pre_training_learns_a_batch_by_heart() -> None:
-    stage = Pretraining()
+    stage = run.PretrainStage(tiny.instclip(lora_rank=0, perturbed=False))
     tokenizer = Tokenizer(tiny.clip_config(), 24)
     batch = SceneBatches(make_scenes(0, (48, 48), 24, BASE), tokenizer, 8, 0)(0)
     losses = fit(stage, batch, 30, 3e-3)
@@ -377,9 +455,9 @@ def test_a_window_of_the_whole_frame_is_clip() -> None:
 
 
 def test_frames_are_made_from_the_step_alone() -> None:
-    batches = FrameBatches(3, 0, BASE)
+    batches = ToyFrames(3, 0, BASE)
     first, other = batches(5), batches(6)
-    again = FrameBatches(3, 0, BASE)(5)
+    again = ToyFrames(3, 0, BASE)(5)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.targets.masks, again.targets.masks)
     assert not torch.equal(first.images, other.images)
@@ -398,10 +476,25 @@ def test_the_proposal_network_learns_a_batch_by_heart() -> None:
     torch.manual_seed(0)
     model = tiny.model().train()
     stage = ProposalStage(model.proposals, ProposalOptions(points=128))
-    batch = FrameBatches(2, 0, BASE)(0)
+    batch = ToyFrames(2, 0, BASE)(0)
     losses = fit(stage, batch, 25, 3e-3)
     assert losses[-1] < 0.8 * losses[0]
-    assert set(stage(batch, 0)) == {"loss", "objectness", "mask", "dice", "margin"}
+    assert set(losses_of(stage, batch)) == {"loss", "objectness", "mask", "dice", "margin"}
+
+
+def test_more_objects_than_queries() -> None:
+    """Some objects have no query then; the rest learn."""
+    torch.manual_seed(0)
+    model = tiny.model().train()
+    batch = ToyFrames(2, 0, BASE)(0)
+    targets = batch.targets
+    targets.masks, targets.labels = targets.masks.repeat(1, 4, 1, 1), targets.labels.clamp(min=0).repeat(1, 4)
+    targets.counts = [tiny.QUERIES + 3, 2]
+    assert targets.masks.shape[1] > tiny.QUERIES + 3
+    texts = F.normalize(torch.randn(len(BASE), model.instclip.embed_dim), dim=-1)
+    for stage in (AdapterStage(model, texts, 64), ProposalStage(model.proposals, ProposalOptions(points=64))):
+        assert stage.objects(batch) == tiny.QUERIES + 2
+        assert torch.isfinite(losses_of(stage, batch)["loss"])
 
 
 def test_the_adapters_learn_and_nothing_else_does() -> None:
@@ -410,7 +503,7 @@ def test_the_adapters_learn_and_nothing_else_does() -> None:
     texts = F.normalize(torch.randn(len(BASE), model.instclip.embed_dim), dim=-1)
     stage = AdapterStage(model, texts, points=64)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    losses = fit(stage, FrameBatches(2, 1, BASE)(0), 25, 1e-2)
+    losses = fit(stage, ToyFrames(2, 1, BASE)(0), 25, 1e-2)
     assert losses[-1] < 0.8 * losses[0]
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     learning = {f"instclip.{n}" for n, _ in model.instclip.named_parameters() if not n.startswith("clip.")}
@@ -421,7 +514,8 @@ def test_the_adapters_learn_and_nothing_else_does() -> None:
 # -- stage 2 ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_state_is_held_while_an_object_is_absent() -> None:
+@pytest.mark.parametrize("mask_duplicates", [False, True])
+def test_the_state_is_held_while_an_object_is_absent(mask_duplicates: bool) -> None:
     """Against a loop over objects, each rolled through the frames in which it is seen."""
     torch.manual_seed(0)
     rollout = RolloutTracker(RolloutConfig(), 10)
@@ -429,7 +523,10 @@ def test_the_state_is_held_while_an_object_is_absent() -> None:
         nn.init.normal_(parameter, std=0.3)
     tokens = torch.randn(5, 6, 10)
     targets = torch.tensor([[0, -1, 3], [1, 2, -1], [-1, -1, 4], [5, 0, -1], [2, 1, 0]])
-    result = RolloutStage(rollout)([VideoTokens(tokens, targets)], 0)
+    same = F.one_hot(targets.clamp(min=0), 6).bool() & (targets >= 0)[..., None]
+    same[3, 0, 1] = True  # query 1 shows object 0 as well
+    clips = Clips(tokens[None], targets[None], same[None])
+    result = losses_of(RolloutStage(rollout, mask_duplicates), clips)
     total, count, right = 0.0, 0, 0
     for k in range(3):
         seen = [t for t in range(5) if targets[t, k] >= 0]
@@ -438,7 +535,10 @@ def test_the_state_is_held_while_an_object_is_absent() -> None:
             predicted, state = rollout(tokens[now, targets[now, k]][None], state)
             cosine = F.cosine_similarity(predicted, tokens[following], dim=-1)
             target = int(targets[following, k])
-            total += float(-F.log_softmax(cosine / 0.07, 0)[target].detach())
+            allowed = torch.ones(6, dtype=torch.bool)
+            allowed[1] = not (mask_duplicates and (following, k) == (3, 0))
+            logits = (cosine / 0.07).masked_fill(~allowed, float("-inf"))
+            total += float(-F.log_softmax(logits, 0)[target].detach())
             right += int(cosine.argmax()) == target
             count += 1
     assert count == 7
@@ -453,35 +553,54 @@ def test_the_tracker_learns_how_objects_change() -> None:
     tokens = [F.normalize(torch.randn(6, 12), dim=-1)]
     for _ in range(4):
         tokens.append(tokens[-1] @ rotation)
-    clip = VideoTokens(torch.stack(tokens), torch.arange(6).expand(5, -1))
+    clip = Clips(torch.stack(tokens)[None], torch.arange(6).expand(1, 5, -1), torch.eye(6).bool().expand(1, 5, -1, -1))
     stage = RolloutStage(RolloutTracker(RolloutConfig(), 12))
-    before = stage([clip], 0)
-    losses = fit(stage, [clip], 60, 1e-2)
+    before = losses_of(stage, clip)
+    losses = fit(stage, clip, 60, 1e-2)
     assert float(before["accuracy"]) < 0.6
-    assert float(stage([clip], 0)["accuracy"]) == 1
+    assert float(losses_of(stage, clip)["accuracy"]) == 1
     assert losses[-1] < 0.2 * losses[0]
 
 
+def counted(length: int, video: int) -> VideoTokens:
+    """Tokens and targets that tell the frame and the video."""
+    frames = torch.arange(length)
+    return VideoTokens(frames[:, None, None] + 100.0 * video, frames[:, None], torch.ones(length, 1, 1).bool())
+
+
 def test_clips_are_in_order_and_near_each_other() -> None:
-    videos = [VideoTokens(torch.arange(60.0)[:, None, None] + 100 * v, torch.arange(60)[:, None]) for v in range(3)]
-    batches = ClipBatches(videos, 8, seed=0)
+    batches = ClipBatches([counted(60, v) for v in range(3)], 8, seed=0)
     seen = set()
-    for step in range(6):
-        clips = batches(step)
-        assert len(clips) == 8
-        for clip, again in zip(clips, batches(step), strict=True):
-            assert torch.equal(clip.tokens, again.tokens)
-            frames = clip.targets[:, 0].tolist()
-            assert len(frames) == 5
-            assert frames == sorted(set(frames))
-            assert frames[-1] - frames[0] <= 40
-            video = int(clip.tokens[0, 0, 0]) // 100
-            assert (clip.tokens[:, 0, 0] - 100 * video).tolist() == frames, "tokens and targets of the same frames"
+    for number in range(6):
+        clips, again = batches(number), batches(number)
+        assert torch.equal(clips.tokens, again.tokens)
+        assert clips.tokens.shape == (8, 5, 1, 1)
+        for tokens, targets in zip(clips.tokens[:, :, 0, 0], clips.targets[:, :, 0].tolist(), strict=True):
+            assert targets == sorted(set(targets))
+            assert targets[-1] - targets[0] <= 40
+            video = int(tokens[0]) // 100
+            assert (tokens - 100 * video).tolist() == targets, "tokens and targets of the same frames"
             seen.add(video)
     assert seen == {0, 1, 2}
 
 
-def test_extracted_tokens_name_the_query_of_each_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_video_teaches_each_of_its_frames_once() -> None:
+    clips = ClipBatches([counted(3, 0)], 2, seed=0)(0)
+    assert clips.tokens[:, :, 0, 0].tolist() == [[0, 1, 2, 2, 2]] * 2
+    assert clips.targets[:, :, 0].tolist() == [[0, 1, 2, -1, -1]] * 2
+
+
+def test_two_small_batches_are_one_large_one() -> None:
+    clips = [counted(60, v) for v in range(3)]
+    for source in (lambda size: ClipBatches(clips, size, 0), lambda size: ToyFrames(size, 0, BASE)):
+        large, first, second = source(4)(1), source(2)(2), source(2)(3)
+        for name in ("tokens", "images"):
+            if hasattr(large, name):
+                halves = torch.cat([getattr(first, name), getattr(second, name)])
+                assert torch.equal(getattr(large, name), halves), name
+
+
+def test_extracted_tokens_name_the_query_of_each_object(tmp_path: Path) -> None:
     """With a network that proposes the truth in a known order, some objects left out."""
     video = toyvis.ToyVideo(1_000_000, BASE)
     masks = torch.from_numpy(np.stack([seen for _, seen in video])).float()
@@ -494,17 +613,22 @@ def test_extracted_tokens_name_the_query_of_each_object(monkeypatch: pytest.Monk
     class Truth(nn.Module):
         def forward(self, images: Tensor) -> Any:
             rows = [next(frames) for _ in images]
-            seen = model(images[..., ::4, ::4])
+            seen = model(images[..., ::4, ::4])  # smaller, for time
             seen.proposals.mask_logits = truth[rows]
             seen.proposals.objectness = torch.ones(len(rows), count)
             return seen
 
     net = Truth()
     net.rollout = model.rollout
-    (extracted,) = extract(net, 1, 0, BASE, CPU)  # type: ignore[arg-type]
+    net.config = replace(model.config, short_side=192, long_side=384)
+    (extracted,) = extract(net, 1, lambda index: video, tmp_path, ALONE)  # type: ignore[arg-type]
     assert extracted.tokens.shape == (len(masks), tiny.QUERIES, 32 + 24)
     assert extracted.targets.shape == masks.shape[:2]
     visible = (truth > 0).flatten(2).any(-1)[:, order]
     wanted = torch.tensor([order.index(k) for k in range(count)]).expand(len(masks), -1)
     assert torch.equal(extracted.targets, wanted.where(visible, -1))
     assert (~visible).any(), "some object is hidden in some frame"
+    assert torch.equal(extracted.same.any(-1), visible)
+    assert extracted.same.gather(2, wanted.clamp(min=0)[..., None])[..., 0].equal(visible)
+    (again,) = extract(net, 1, lambda index: pytest.fail("again"), tmp_path, ALONE)  # type: ignore[arg-type]
+    assert torch.equal(again.tokens, extracted.tokens)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,16 +16,13 @@ from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import ProposalNetwork
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.model.vocabulary import TextEncoder
-from instformer_ros.training.loop import Schedule, run_stage
-from instformer_ros.training.stage1 import (
-    AdapterStage,
-    FrameBatches,
-    MatchedBatch,
-    ProposalOptions,
-    ProposalStage,
-    match_frames,
-)
-from instformer_ros.training.stage2 import ClipBatches, RolloutStage, VideoTokens, extract
+from instformer_ros.training.frames import ToyFrames
+from instformer_ros.training.loop import Schedule, Session, run_stage
+from instformer_ros.training.run import FIRST_SEED
+from instformer_ros.training.stage1 import AdapterStage, MatchedBatch, ProposalOptions, ProposalStage, match_frames
+from instformer_ros.training.stage2 import RolloutStage
+from instformer_ros.training.team import Team
+from instformer_ros.training.tokens import ClipBatches, VideoTokens, extract
 
 BASE, NOVEL = toyvis.class_names("base"), toyvis.class_names("novel")
 _POINTS = 1024
@@ -57,9 +53,9 @@ def train_proposals(model: InstFormer, margin: float, seed: int, budget: Budget,
     """
     proposals = copy.deepcopy(model.proposals).requires_grad_(True)
     stage = ProposalStage(proposals, ProposalOptions(points=_POINTS, margin=margin))
-    batches = FrameBatches(budget.batch, 100 + seed, BASE, NOVEL)
+    batches = ToyFrames(budget.batch, 100 + seed, BASE, NOVEL)
     schedule = Schedule(budget.proposal_steps, 2e-4, warmup=min(20, budget.proposal_steps // 5), clip=0.1)
-    run_stage(f"proposals_a{margin:g}", stage, batches, stage, schedule, folder, workers=0)
+    run_stage(f"proposals_a{margin:g}", stage, lambda: batches, schedule, _session(model, folder))
     return proposals.eval().requires_grad_(False)
 
 
@@ -67,7 +63,7 @@ def match_base_frames(
     proposals: ProposalNetwork, seed: int, budget: Budget, device: torch.device
 ) -> list[MatchedBatch]:
     """The adapters' lessons, seen once by the frozen proposal network: one batch for each step."""
-    batches = FrameBatches(budget.batch, 200 + seed, BASE)
+    batches = ToyFrames(budget.batch, 200 + seed, BASE)
     lessons = []
     for step in range(budget.adapter_steps):
         torch.manual_seed(step)
@@ -87,22 +83,20 @@ def train_adapters(
     texts = TextEncoder(instclip, model.config.clip)(BASE).clone()
     stage = AdapterStage(pupil, texts, _POINTS)
     schedule = Schedule(budget.adapter_steps, 1e-3, warmup=min(20, budget.adapter_steps // 5), clip=1.0)
-    run_stage(f"adapters_{adapters.name}", stage, lambda step: lessons[step], stage, schedule, folder, workers=0)
+    session = _session(model, folder)
+    run_stage(f"adapters_{adapters.name}", stage, lambda: lambda step: lessons[step], schedule, session)
     instclip.merge_lora()
     return instclip.eval().requires_grad_(False)
 
 
 def extract_tokens(model: InstFormer, seed: int, budget: Budget, folder: Path) -> list[VideoTokens]:
     """Query + instance tokens of base videos, for stage 2; read back where they have been extracted before."""
-    file = folder / "tokens.pt"
-    if file.exists():
-        saved: list[dict[str, Any]] = torch.load(file, weights_only=True)
-        return [VideoTokens(video["tokens"], video["targets"]) for video in saved]
-    videos = extract(model, budget.rollout_videos, seed, BASE, model.instclip.pixel_mean.device)
-    videos = [VideoTokens(video.tokens.clone(), video.targets) for video in videos]  # no longer inference tensors
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save([vars(video) for video in videos], file)
-    return videos
+
+    def video(index: int) -> toyvis.ToyVideo:
+        return toyvis.ToyVideo(FIRST_SEED + 10_000 * seed + index, BASE)
+
+    team = _session(model, folder).team
+    return list(extract(model, budget.rollout_videos, video, folder / "tokens", team))
 
 
 def train_rollout(
@@ -116,11 +110,16 @@ def train_rollout(
 ) -> RolloutTracker:
     """Stage 2 for one kind of tracker, on tokens with or without their second half."""
     if association == "query":
-        videos = [VideoTokens(video.tokens[..., :query_width], video.targets) for video in videos]
+        videos = [replace(video, tokens=video.tokens[..., :query_width]) for video in videos]
     torch.manual_seed(seed)
     rollout = RolloutTracker(RolloutConfig(kind, association), videos[0].tokens.shape[-1])
     stage = RolloutStage(rollout)
     schedule = Schedule(budget.rollout_steps, 1e-4, warmup=min(50, budget.rollout_steps // 5), clip=1.0)
     batches = ClipBatches(videos, 16, 300 + seed)
-    run_stage(f"rollout_{kind}_{association}", stage, batches, stage, schedule, folder, workers=0)
+    session = Session(folder, Team(torch.device("cpu")), workers=0)
+    run_stage(f"rollout_{kind}_{association}", stage, lambda: batches, schedule, session)
     return rollout.eval().requires_grad_(False)
+
+
+def _session(model: InstFormer, folder: Path) -> Session:
+    return Session(folder, Team(model.instclip.pixel_mean.device), workers=0)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-STAGES = ("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole", "proposals", "adapters", "rollout")
+
+def can_plot() -> bool:
+    """Is matplotlib, an extra, installed?"""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
-def plot_curves(folder: Path) -> Path:
+def plot_curves(folder: Path, stages: Sequence[str]) -> Path:
     """``curves.png``: a panel a stage, its losses against its steps, accuracies on the right-hand axis."""
-    from matplotlib.figure import Figure  # late: only training needs it
+    from matplotlib.figure import Figure  # late: an extra
 
-    figure = Figure(figsize=(30, 4), layout="constrained")
-    for axes, stage in zip(figure.subplots(1, len(STAGES)), STAGES, strict=True):
+    figure = Figure(figsize=(30 / 7 * len(stages), 4), layout="constrained")
+    panels = figure.subplots(1, len(stages), squeeze=False)[0]
+    for axes, stage in zip(panels, stages, strict=True):
         file = folder / f"{stage}.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         right = axes.twinx()

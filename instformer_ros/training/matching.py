@@ -23,10 +23,17 @@ class Targets:
     counts: Sequence[int]  # objects of each image, <= K
     labels: Tensor  # (B, K) int64, index into the training vocabulary; -1 in the padding
 
+    def matched(self, queries: int) -> int:
+        """Pairs that :func:`match` will find among so many queries an image."""
+        return sum(min(count, queries) for count in self.counts)
+
 
 @dataclass
 class Match:
-    """Which query answers for which object, flat over the batch: M pairs."""
+    """Which query answers for which object, flat over the batch and image by image: M pairs.
+
+    Of an image with more objects than queries some objects have none.
+    """
 
     image: Tensor  # (M,) int64
     query: Tensor  # (M,) int64
@@ -48,7 +55,7 @@ def match(output: DecoderOutput, targets: Targets, points: int) -> Match:
         points: sampled points an image.
     """
     logits = output.mask_logits.float()
-    where = torch.rand(len(logits), points, 2, device=logits.device)
+    where = torch.rand(points, 2, device=logits.device).expand(len(logits), -1, -1)  # the same for all images
     predicted = sample(logits, where)  # (B, N, P)
     wanted = sample(targets.masks, where).round()  # (B, K, P)
     probability = predicted.sigmoid()
