@@ -50,7 +50,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "training/configs/*.toml"]},
     install_requires=[
         "numpy>=1.26",
         "scipy>=1.11",
@@ -61,6 +61,7 @@ setup(
         "open_clip_torch>=2.30",
         "safetensors>=0.4",
         "tqdm>=4.65",
+        'tomli>=2; python_version < "3.11"',
     ],
     extras_require={
         "bags": ["mcap>=1.2", "rosbags>=0.11"],

@@ -28,7 +28,7 @@ from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.variants import Variant, vary
 from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
 from instformer_ros.network import Network
-from instformer_ros.paths import model_path
+from instformer_ros.paths import find_model
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
 from instformer_ros.ready_vocabulary import ReadyWords
 from instformer_ros.settings import Settings
@@ -126,9 +126,7 @@ class Engine:
                 the variant.
         """
         where = find_device(device)
-        is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
-        path = model_path(model) if is_name else Path(model)  # type: ignore[arg-type]
-        network = checkpoint.load(path)
+        network = checkpoint.load(find_model(model))
         if untrained:
             with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they were
                 torch.manual_seed(0)

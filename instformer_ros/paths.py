@@ -52,6 +52,16 @@ def model_path(name: str) -> Path:
     )
 
 
+def find_model(model: str | Path) -> Path:
+    """The file of a checkpoint by its name or its path; what has a slash or ends in .safetensors is a path.
+
+    Raises:
+        InstformerError: there is no checkpoint of that name.
+    """
+    is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
+    return model_path(str(model)) if is_name else Path(model)
+
+
 def pulled_models_directory() -> Path:
     """Where ``instformer weights pull`` leaves checkpoints: ``$XDG_DATA_HOME``, by default ``~/.local/share``."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

@@ -69,15 +69,14 @@ def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     import torch
 
     from instformer_ros.devices import find_device
-    from instformer_ros.paths import model_path
+    from instformer_ros.paths import find_model
     from instformer_ros.training.runtime import keep_memory
     from instformer_ros.weights import checkpoint
 
     keep_memory()
     if options.threads > 0:
         torch.set_num_threads(options.threads)
-    named = "/" not in options.model and not options.model.endswith(".safetensors")
-    return checkpoint.load(model_path(options.model) if named else Path(options.model)).to(find_device(options.device))
+    return checkpoint.load(find_model(options.model)).to(find_device(options.device))
 
 
 def _budget(options: argparse.Namespace):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""``instformer train toyvis``: its options. Imports nothing heavy before it runs."""
+"""``instformer train toyvis | youtube-vis | lv-vis | coco``: its options. Imports nothing heavy before it runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from instformer_ros.arguments import natural, positive
+
+DATASETS = {"youtube-vis": "YouTube-VIS 2019 or 2021", "lv-vis": "LV-VIS", "coco": "COCO, still images: stage 1 alone"}
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,26 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         help="generated videos for --evaluate-every (default: %(default)s)",
     )  # fmt: skip
     toyvis.set_defaults(run=_train_toyvis)
+    for name, title in DATASETS.items():
+        dataset = kinds.add_parser(name, help=title)
+        dataset.description = f"Trains the paper's two stages on {title}. {parser.description}"
+        _add_dataset(dataset, name)
+
+
+def _add_dataset(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint to start from, as imported")
+    parser.add_argument("--annotations", required=True, type=Path, metavar="FILE", help="published annotations (JSON)")
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="folder of the pictures")
+    parser.add_argument(
+        "--config", default="paper", metavar="NAME|FILE",
+        help="recipe: 'paper', or a TOML file of the same keys (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stage", choices=("1", "2", "both"), default="1" if name == "coco" else "both",
+        help="what to train (default: %(default)s)",
+    )  # fmt: skip
+    _add_common(parser, f"runs/{name}")
+    parser.set_defaults(run=_train_dataset, dataset=name)
 
 
 def _add_common(parser: argparse.ArgumentParser, output: str) -> None:
@@ -53,4 +75,11 @@ def _train_toyvis(options: argparse.Namespace) -> int:
     from instformer_ros.training.command import train_toyvis
 
     train_toyvis(options)
+    return 0
+
+
+def _train_dataset(options: argparse.Namespace) -> int:
+    from instformer_ros.training.command import train_dataset
+
+    train_dataset(options)
     return 0

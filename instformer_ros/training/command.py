@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 
 from instformer_ros.training import curves, run
-from instformer_ros.training.config import read_config
+from instformer_ros.training.annotated import STAGES, Work, train_annotated
+from instformer_ros.training.config import find_config, read_config
 from instformer_ros.training.journal import check_tensorboard
 from instformer_ros.training.loop import Session
+from instformer_ros.training.recipe import Recipe
 from instformer_ros.training.runtime import keep_memory
 from instformer_ros.training.team import join
 from instformer_ros.training.validation import check_evaluation
@@ -27,6 +29,14 @@ def train_toyvis(options: argparse.Namespace) -> None:
         validation = options.validation if options.evaluate_every else 0
         path = run.train_toyvis(plan, options.seed, session, validation)
         _finish(session, path, run.STAGES)
+
+
+def train_dataset(options: argparse.Namespace) -> None:
+    """``instformer train youtube-vis`` and the like. Raises InstformerError, as above."""
+    recipe = read_config(find_config(options.config), Recipe())
+    work = Work(options.dataset, options.annotations, options.images, options.model, options.stage)
+    with _session(options) as session:
+        _finish(session, train_annotated(work, recipe, options.seed, session), STAGES)
 
 
 @contextmanager

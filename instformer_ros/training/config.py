@@ -17,6 +17,24 @@ else:
 T = TypeVar("T")
 
 
+_FOLDER = Path(__file__).parent / "configs"
+
+
+def find_config(name: str) -> Path:
+    """A config of the package by its name, or a file by its path.
+
+    Raises:
+        InstformerError: there is no such config.
+    """
+    if "/" in name or name.endswith(".toml"):
+        return Path(name)
+    path = _FOLDER / f"{name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.toml")))
+        raise InstformerError(f"config '{name}' is unknown; use {known}, or the path of a .toml file")
+    return path
+
+
 def read_config(path: Path, default: T) -> T:
     """``default`` with the values of a TOML file; a nested dataclass is a table.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instformer_ros.data import toyvis
+from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.training.matching import Targets
 
 
@@ -38,8 +40,13 @@ class Frame:
 
 
 def collate(frames: Sequence[Frame], padding: Sequence[float] = (0.0, 0.0, 0.0)) -> FrameBatch:
-    """Frames to a batch, padded to the largest of them at the right and at the bottom with the colour ``padding``."""
-    height, width = (max(frame.image.shape[axis] for frame in frames) for axis in (0, 1))
+    """Frames to a batch, padded at the right and at the bottom with the colour ``padding`` (RGB, 0-255).
+
+    They are padded to the size of the largest of them, in multiples of the masks' stride.
+    """
+    height, width = (
+        math.ceil(max(frame.image.shape[axis] for frame in frames) / MASK_STRIDE) * MASK_STRIDE for axis in (0, 1)
+    )
     most = max(len(frame.labels) for frame in frames)
     images = np.empty((len(frames), height, width, 3), np.float32)
     images[...] = padding

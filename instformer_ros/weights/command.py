@@ -60,9 +60,8 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from instformer_ros.paths import model_path
+    from instformer_ros.paths import find_model
     from instformer_ros.weights.show import describe
 
-    is_path = "/" in options.file or options.file.endswith(".safetensors")
-    print(describe(Path(options.file) if is_path else model_path(options.file)))
+    print(describe(find_model(options.file)))
     return 0
