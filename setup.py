@@ -67,6 +67,7 @@ setup(
         "bags": ["mcap>=1.2", "rosbags>=0.11"],
         "evaluation": ["trackeval>=1.3"],
         "plots": ["matplotlib>=3.8"],
+        "tensorboard": ["tensorboard>=2.15"],
         "trackers": ["trackers>=2.6"],
     },
     entry_points={"console_scripts": ["instformer = instformer_ros.cli:main"]},
