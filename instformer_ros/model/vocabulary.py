@@ -78,8 +78,11 @@ def live_negatives(negatives: Sequence[str], names: Sequence[str]) -> tuple[str,
     """
     wanted = [_words(name) for name in names]
     groups = [negative.split("/") for negative in negatives]
+    meanings = [[_words(text) for text in group] for group in groups]
     return tuple(
-        group[0] for group in groups if not any(_says_the_same(w, _words(text)) for w in wanted for text in group)
+        group[0]
+        for group, texts in zip(groups, meanings, strict=True)
+        if not any(_says_the_same(name, text) for name in wanted for text in texts)
     )
 
 

@@ -20,6 +20,7 @@ from std_msgs.msg import Header
 from instformer_ros.msg import InstanceArray
 from instformer_ros.nodes.inputs import Arrival, CameraInput, InputSettings, decode
 from instformer_ros.pixels import Pixels
+from instformer_ros.ros import images
 from instformer_ros.ros.images import to_message
 from instformer_ros.ros.pairing import APPROXIMATE
 from instformer_ros.ros.qos import image_qos, reliability_policy
@@ -118,6 +119,40 @@ def test_the_picture_of_every_encoding_reaches_the_model(start: Start) -> None:
         else:  # the edge has no neighbours to make colour from
             assert difference[2:-2, 2:-2].max() <= 6, (encoding, difference[2:-2, 2:-2].max())
     assert len(seen) == len(_ENCODINGS)
+
+
+# Named in no cv_bridge: other names of yuv422 and the planar ones.
+_IN_CV_BRIDGE = [e for e in _ENCODINGS if e not in ("uyvy", "yuyv", "nv12", "nv21")]
+
+
+@pytest.mark.skipif(images.CvBridge is None, reason="cv_bridge is not installed: nothing to compare with")
+@pytest.mark.parametrize("encoding", _IN_CV_BRIDGE)
+def test_cv_bridge_makes_the_same_picture(encoding: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    message = _raw(noise, encoding, _header(1))
+    wanted = images.CvBridge().imgmsg_to_cv2(message, "rgb8")
+    np.testing.assert_array_equal(images.from_message(message), wanted)
+
+
+def test_unknown_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bridge:
+        def imgmsg_to_cv2(self, message: Image, encoding: str) -> Pixels:
+            assert encoding == "rgb8"
+            if message.encoding != "odd8":
+                raise ValueError("not even I know that")
+            return _smooth()
+
+    monkeypatch.setattr(images, "CvBridge", Bridge)
+    message = _raw(_smooth(), "rgb8", _header(1))
+    message.encoding = "odd8"
+    np.testing.assert_array_equal(images.from_message(message), _smooth())
+    message.encoding = "odder8"
+    with pytest.raises(InstformerError, match="'odder8' is not known"):
+        images.from_message(message)
+    monkeypatch.setattr(images, "CvBridge", None)
+    message.encoding = "odd8"
+    with pytest.raises(InstformerError, match="'odd8' is not known"):
+        images.from_message(message)
 
 
 def test_compressed_pictures_reach_the_model(start: Start, world: World) -> None:
