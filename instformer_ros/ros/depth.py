@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
-from instformer_ros.ros.frames import Depth
 from instformer_ros.structures import InstformerError
+from instformer_ros.surfaces import Depth
 
 _TYPES: dict[str, np.dtype[Any]] = {"32fc1": np.dtype("f4"), "16uc1": np.dtype("u2"), "mono16": np.dtype("u2")}
 

@@ -9,20 +9,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-
-@dataclass(frozen=True)
-class Depth:
-    """Depth in the pixel grid of the picture, with the pinhole camera that both were taken by.
-
-    The frame is the picture's optical frame (REP-103: x right, y down, z forward). Pixel (u, v) of depth z lies at
-    ``((u - cx) z / fx, (v - cy) z / fy, z)``.
-    """
-
-    metres: NDArray[np.float32]  # (H, W) along the optical axis; NaN where nothing was measured
-    fx: float  # pixels
-    fy: float
-    cx: float
-    cy: float
+from instformer_ros.surfaces import Depth
 
 
 @dataclass(frozen=True)
