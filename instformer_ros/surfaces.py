@@ -103,7 +103,7 @@ def visible_surface(mask: Rle, depth: Depth) -> Surface | None:
 
 
 def _supported(depth: Floats) -> Bools:
-    """(H, W): which pixels lie on a surface with enough of their neighbours. A pixel at the border has fewer of them."""
+    """(H, W): which pixels lie on one surface with enough of their neighbours."""
     height, width = depth.shape
     support = np.zeros((height, width), np.uint8)
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each pair of neighbours once, counted for both

@@ -1,4 +1,4 @@
-"""A ray-cast room with a depth camera: every centre is known from geometry, and the depth can be spoilt as sensors do."""
+"""A ray-cast room with a depth camera: centres are known from geometry, and the depth can be spoilt."""
 
 from __future__ import annotations
 

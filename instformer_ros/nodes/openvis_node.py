@@ -25,12 +25,14 @@ from instformer_ros.model.vocabulary import validate_names
 from instformer_ros.nodes.inputs import INPUT_SETTINGS, Arrival, CameraInput, InputSettings, decode
 from instformer_ros.nodes.monitor import THRESHOLDS, Facts, Monitor, Thresholds
 from instformer_ros.nodes.openvis_parameters import PARAMETERS, SETTINGS, camera_names
-from instformer_ros.nodes.outputs import OUTPUT_SETTINGS, Output, OutputSettings, make_outputs, publish_all
+from instformer_ros.nodes.output import OUTPUT_SETTINGS, OutputSettings, Result
+from instformer_ros.nodes.outputs import CameraOutputs
 from instformer_ros.nodes.pipeline import EngineLike, Pipeline
 from instformer_ros.nodes.statistics import Statistics
 from instformer_ros.nodes.vocabulary_interface import VocabularyInterface
 from instformer_ros.ros.frames import CameraFrame
 from instformer_ros.ros.throttle import Throttle
+from instformer_ros.ros.transforms import TargetFrame
 from instformer_ros.settings import Settings
 from instformer_ros.srv import Reset
 from instformer_ros.structures import InstformerError, TrackedFrame, TrackState, Vocabulary
@@ -45,7 +47,7 @@ _SUCCESS, _FAILURE, _ERROR = (
 
 @dataclass
 class _Camera:
-    outputs: list[Output]
+    outputs: CameraOutputs
     statistics: Statistics = field(default_factory=Statistics)
     input: CameraInput | None = None  # while the node is active
 
@@ -87,6 +89,7 @@ class OpenVisNode(LifecycleNode):
         self._load = load
         self._pipeline: Pipeline[Arrival, CameraFrame] | None = None
         self._cameras: dict[str, _Camera] = {}
+        self._target: TargetFrame | None = None
         self._complaints = Throttle()
         self._reset_service: Service[Any, Any] | None = None
         self._fault = ""
@@ -175,6 +178,8 @@ class OpenVisNode(LifecycleNode):
         started = time.monotonic()
         self._fault = ""
         names = validate_names(self._value("vocabulary"))
+        if self._value("use_depth") and self._value("target_frame"):
+            self._target = TargetFrame(self, self._value("target_frame"))
         engine = self._load(self._value("model"), self._value("device"), self._settings)
         try:
             engine.warm_up()
@@ -183,7 +188,7 @@ class OpenVisNode(LifecycleNode):
             raise
         self._pipeline = Pipeline(engine, self, self._value("round_wait"))
         for name in camera_names(self._value("cameras")) or [""]:
-            self._cameras[name] = _Camera(make_outputs(self, name))
+            self._cameras[name] = _Camera(CameraOutputs(self, name, self._value("use_depth")))
         self._words.open(self._pipeline, names)
         self._reset_service = self.create_service(Reset, "~/reset", self._on_reset)
         self.get_logger().info(f"model '{self._value('model')}' is ready after {time.monotonic() - started:.1f} s")
@@ -198,8 +203,10 @@ class OpenVisNode(LifecycleNode):
             self._reset_service = None
         while self._cameras:
             _, camera = self._cameras.popitem()
-            for output in camera.outputs:
-                output.close()
+            camera.outputs.close()
+        if self._target is not None:
+            self._target.close()
+            self._target = None
         return ended
 
     def _unsubscribe(self) -> None:
@@ -235,7 +242,7 @@ class OpenVisNode(LifecycleNode):
     def publish(self, camera: str, frame: CameraFrame, answer: TrackedFrame) -> None:
         """Sends the answer to one image out, under the image's own header."""
         out = self._cameras[camera]
-        seconds = publish_all(out.outputs, frame, answer, self._output_settings)
+        seconds = out.outputs.publish(Result(frame, answer, self._output_settings, self._target))
         latency = (self.get_clock().now() - Time.from_msg(frame.header.stamp)).nanoseconds * 1e-9
         alive = sum(instance.state is not TrackState.TERMINATED for instance in answer.instances)
         out.statistics.answered(latency, {**answer.timings, "publish": sum(seconds.values())}, alive)

@@ -91,6 +91,12 @@ PARAMETERS = Table(
             When.CONFIGURE,
         ),
         Spec(
+            "target_frame",
+            "",
+            "frame of the 3D outputs (markers, points, 3D detections), through tf2, with z up; '' for the camera's own",
+            When.CONFIGURE,
+        ),
+        Spec(
             "depth_slop",
             0.02,
             "most seconds between the stamps of an image and its depth; needs message_filters, else they must be equal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sensor_msgs.msg import RegionOfInterest
@@ -13,21 +13,32 @@ from instformer_ros.msg import Instance as InstanceMessage
 from instformer_ros.msg import InstanceArray
 from instformer_ros.msg import Vocabulary as VocabularyMessage
 from instformer_ros.structures import TrackedFrame, TrackedInstance, Vocabulary
+from instformer_ros.surfaces import Surface
 
 
-def instance_array(frame: TrackedFrame, header: Header, masks: bool = True) -> InstanceArray:
-    """The answer to one image. ``header`` is the image's own; ``masks=False`` leaves the masks out."""
+def instance_array(
+    frame: TrackedFrame, header: Header, masks: bool = True, surfaces: Mapping[int, Surface] | None = None
+) -> InstanceArray:
+    """The answer to one image.
+
+    Args:
+        frame: What the engine answered.
+        header: The image's own.
+        masks: False leaves the masks out.
+        surfaces: By track id, in the header's frame: gives the instances their places.
+    """
+    places = surfaces or {}
     return InstanceArray(
         header=header,
         height=frame.height,
         width=frame.width,
         vocabulary_version=frame.vocabulary.version,
         frame_index=frame.frame_index,
-        instances=[_instance(instance, masks) for instance in frame.instances],
+        instances=[_instance(instance, masks, places.get(instance.track_id)) for instance in frame.instances],
     )
 
 
-def _instance(instance: TrackedInstance, masks: bool) -> InstanceMessage:
+def _instance(instance: TrackedInstance, masks: bool, surface: Surface | None) -> InstanceMessage:
     x, y, width, height = instance.box
     message = InstanceMessage(
         track_id=instance.track_id,
@@ -48,6 +59,12 @@ def _instance(instance: TrackedInstance, masks: bool) -> InstanceMessage:
         scores = array.array("f")
         scores.frombytes(np.ascontiguousarray(instance.class_scores, dtype=np.float32).tobytes())
         message.class_scores = scores
+    if surface is not None:
+        low, high = surface.bounds
+        message.has_position = True
+        message.position.x, message.position.y, message.position.z = surface.centre.tolist()
+        message.size.x, message.size.y, message.size.z = (high - low).tolist()
+        message.depth_coverage = surface.coverage
     return message
 
 

@@ -13,12 +13,15 @@ from std_msgs.msg import Header
 
 from instformer_ros.surfaces import Surface
 
-_POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("track_id", "u4")])
-_TYPES = {"rgb": PointField.FLOAT32, "track_id": PointField.UINT32}  # rgb: the bits of 0x00RRGGBB in a float, as PCL has it
+# rgb holds the bits of 0x00RRGGBB in a float, as PCL has it.
 _FIELDS = [
-    PointField(name=name, offset=_POINT.fields[name][1], datatype=_TYPES.get(name, PointField.FLOAT32), count=1)
-    for name in _POINT.names
+    *(
+        PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, n in enumerate(["x", "y", "z", "rgb"])
+    ),
+    PointField(name="track_id", offset=16, datatype=PointField.UINT32, count=1),
 ]
+_POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("track_id", "u4")])
 
 
 def point_cloud(surfaces: Mapping[int, Surface], image: NDArray[np.uint8], header: Header) -> PointCloud2:
