@@ -61,7 +61,7 @@ setup(
         "open_clip_torch>=2.30",
         "safetensors>=0.4",
         "tqdm>=4.65",
-        'tomli>=2; python_version < "3.11"',
+        "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
         "bags": ["mcap>=1.2", "rosbags>=0.11"],

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import benchmark_files
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from instformer_ros import cli
+from instformer_ros import masks as mask_tools
 from instformer_ros.data.datasets import read_dataset
-from instformer_ros.structures import InstformerError
-from instformer_ros.training import tokens
+from instformer_ros.data.videos import VideoDataset
+from instformer_ros.structures import InstformerError, TrackedFrame, TrackedInstance, TrackState, Vocabulary
+from instformer_ros.training import tokens, validation
 from instformer_ros.training.annotated import FrameBatches, Work, train_annotated, training_classes
 from instformer_ros.training.config import find_config, read_config
 from instformer_ros.training.loop import Session
@@ -47,6 +51,37 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generous(monkeypatch: pytest.MonkeyPatch) -> None:
     """The masks of an untrained model meet no object; here any overlap is enough."""
     monkeypatch.setattr(tokens, "_LEAST_OVERLAP", 0.0)
+
+
+class OracleEngine:
+    """Answers with the annotations of the videos, one after the other."""
+
+    dataset: VideoDataset
+
+    def __init__(self, *_: object) -> None:
+        self._video = -1
+
+    def set_vocabulary(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+
+    def reset(self) -> None:
+        self._video, self._frame = self._video + 1, 0
+
+    def step(self, images: Mapping[str, object]) -> dict[str, TrackedFrame]:
+        video = self.dataset.videos[self._video]
+        _, masks = video.frame(self._frame)
+        frame = TrackedFrame(video.height, video.width, Vocabulary(1, self._names), self._frame)
+        for k, (name, mask) in enumerate(zip(video.names, masks, strict=True)):
+            if mask.any():
+                rle, index = mask_tools.encode(mask), self._names.index(name)
+                scores = np.eye(len(self._names), dtype=np.float32)[index]
+                frame.instances.append(
+                    TrackedInstance(
+                        k + 1, TrackState.TRACKED, 1, 0, k + 1, index, name, 1.0, 1.0, (0, 0, 1, 1), rle, scores
+                    )
+                )
+        self._frame += 1
+        return {"": frame}
 
 
 def work(files: Path, stage: str = "both", dataset: str = "lv-vis") -> Work:
@@ -123,6 +158,24 @@ def test_stills_have_no_second_stage(files: Path, tmp_path: Path) -> None:
     with pytest.raises(InstformerError, match="has no videos for stage 2"):
         train_annotated(coco, RECIPE, 0, session(tmp_path / "a"))
     assert train_annotated(replace(coco, stage="1"), RECIPE, 0, session(tmp_path / "b")).exists()
+
+
+def test_scores_on_validation_videos(files: Path, tmp_path: Path, generous: None) -> None:
+    job = replace(work(files, "2", "youtube-vis"), validation=(files / "all.json", files), validation_videos=2)
+    train_annotated(job, RECIPE, 0, replace(session(tmp_path), evaluate_every=1))
+    rows = [json.loads(line) for line in (tmp_path / "rollout.evaluation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(0 <= row[key] <= 1 for row in rows for key in ("AP", "AP50", "AR10"))
+    with pytest.raises(InstformerError, match="--validation-annotations"):
+        train_annotated(replace(job, validation=None), RECIPE, 0, replace(session(tmp_path), evaluate_every=1))
+
+
+def test_validation_knows_a_right_answer(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an engine that returns the truth."""
+    dataset = read_dataset("youtube-vis", files / "all.json", files)
+    monkeypatch.setattr(validation, "Engine", OracleEngine)
+    OracleEngine.dataset = dataset
+    assert validation.video_scores(tiny.model(), torch.device("cpu"), dataset, 2)["AP"] == pytest.approx(1)
 
 
 def test_the_papers_recipe_is_the_default(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def _add_dataset(parser: argparse.ArgumentParser, name: str) -> None:
         help="what to train (default: %(default)s)",
     )  # fmt: skip
     _add_common(parser, f"runs/{name}")
+    parser.add_argument("--validation-annotations", type=Path, metavar="FILE", help="for --evaluate-every")
+    parser.add_argument("--validation-images", type=Path, metavar="DIR", help="for --evaluate-every")
+    parser.add_argument(
+        "--validation", type=positive, default=50, metavar="M",
+        help="the first so many videos of them (default: %(default)s)",
+    )  # fmt: skip
     parser.set_defaults(run=_train_dataset, dataset=name)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from instformer_ros.training.recipe import InstanceRecipe, Recipe, RolloutRecipe
 from instformer_ros.training.stage1 import InstanceStage
 from instformer_ros.training.stage2 import RolloutStage
 from instformer_ros.training.tokens import ClipBatches, extract
+from instformer_ros.training.validation import video_scores
 from instformer_ros.weights import checkpoint
 
 STAGES = ("instances", "rollout")
+Scores = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Work:
     images: Path
     model: str  # name or path of the checkpoint to start from
     stage: str = "both"  # "1", "2" or "both"
+    validation: tuple[Path, Path] | None = None  # annotations and pictures that the model is scored on meanwhile
+    validation_videos: int = 50  # the first so many
 
 
 class FrameBatches:
@@ -102,12 +107,14 @@ def train_annotated(work: Work, recipe: Recipe, seed: int, session: Session) -> 
     model = checkpoint.load(source).to(session.team.device)
     dataset = read_dataset(work.dataset, work.annotations, work.images)
     classes = training_classes(dataset)
-    plan = {**{key: str(value) for key, value in asdict(work).items()}, "seed": seed, **asdict(recipe)}
+    scores = _scores(work, model, session) if session.evaluate_every else None
+    kept = ("dataset", "annotations", "images", "model", "stage")  # what the result depends on
+    plan = {**{key: str(getattr(work, key)) for key in kept}, "seed": seed, **asdict(recipe)}
     claim(session.folder, {**plan, "accumulate": session.accumulate}, session.team)
     if work.stage != "2":
-        train_instances(model, dataset, classes, recipe.stage1, seed, session)
+        train_instances(model, dataset, classes, recipe.stage1, seed, session, scores)
     if work.stage != "1":
-        train_rollout(model, dataset, classes, recipe.stage2, seed, session)
+        train_rollout(model, dataset, classes, recipe.stage2, seed, session, scores)
     path = session.folder / "model.safetensors"
     if session.team.leads:
         licences, notes = header["licences"], header["notes"]
@@ -124,6 +131,7 @@ def train_instances(
     recipe: InstanceRecipe,
     seed: int,
     session: Session,
+    scores: Scores | None = None,
 ) -> None:
     """Stage 1: the proposal network and InstCLIP's adapters together."""
     texts = TextEncoder(model.instclip, model.config.clip)(classes).clone()
@@ -136,6 +144,7 @@ def train_instances(
         recipe.schedule,
         session,
         scaled={"masks.proposals.backbone.": recipe.backbone_factor},
+        evaluate=scores,
     )
 
 
@@ -146,6 +155,7 @@ def train_rollout(
     recipe: RolloutRecipe,
     seed: int,
     session: Session,
+    scores: Scores | None = None,
 ) -> None:
     """Stage 2: the rollout tracker alone, on tokens of videos drawn once.
 
@@ -168,7 +178,15 @@ def train_rollout(
             )
         return ClipBatches(videos, session.share(recipe.batch), seed)
 
-    run_stage("rollout", RolloutStage(model.rollout, recipe.mask_duplicates), source, recipe.schedule, session)
+    stage = RolloutStage(model.rollout, recipe.mask_duplicates)
+    run_stage("rollout", stage, source, recipe.schedule, session, evaluate=scores)
+
+
+def _scores(work: Work, model: InstFormer, session: Session) -> Scores:
+    if work.validation is None:
+        raise InstformerError("--evaluate-every: give --validation-annotations and --validation-images as well")
+    dataset = read_dataset(work.dataset, *work.validation)
+    return functools.partial(video_scores, model, session.team.device, dataset, work.validation_videos)
 
 
 def _frames(video: Video, classes: Sequence[str]) -> Iterator[tuple[Image, Masks]]:

@@ -34,7 +34,16 @@ def train_toyvis(options: argparse.Namespace) -> None:
 def train_dataset(options: argparse.Namespace) -> None:
     """``instformer train youtube-vis`` and the like. Raises InstformerError, as above."""
     recipe = read_config(find_config(options.config), Recipe())
-    work = Work(options.dataset, options.annotations, options.images, options.model, options.stage)
+    validation = (options.validation_annotations, options.validation_images)
+    work = Work(
+        options.dataset,
+        options.annotations,
+        options.images,
+        options.model,
+        options.stage,
+        validation if all(validation) else None,
+        options.validation,
+    )
     with _session(options) as session:
         _finish(session, train_annotated(work, recipe, options.seed, session), STAGES)
 
@@ -44,7 +53,7 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
     """What the run needs is asked for here, before it takes hours."""
     if options.tensorboard:
         check_tensorboard()
-    if options.evaluate_every:
+    if options.evaluate_every and options.what == "toyvis":
         check_evaluation()
     keep_memory()
     if options.threads:
