@@ -280,13 +280,13 @@ class Pipeline(Generic[M, P]):
             raise InstformerError(_CLOSING) from None
 
     def _give_way(self, seconds: float) -> None:
-        """Called after every bit of encoding, which took so long: while frames flow, half of the time is theirs alone.
+        """Called after every bit of encoding, which took so long: while frames flow, two thirds of the time are theirs.
 
         Raises InstformerError if the pipeline is being closed, so that this need not wait for the rest.
         """
         with self._changed:
             if time.monotonic() - self._last_pass < _FLOWING:
-                self._changed.wait_for(lambda: self._stopped, seconds)
+                self._changed.wait_for(lambda: self._stopped, 2 * seconds)
             if self._stopped:
                 raise InstformerError(_CLOSING)
 

@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image
 
 from instformer_ros.msg import InstanceArray, Vocabulary
 from instformer_ros.nodes.openvis_node import OpenVisNode
+from instformer_ros.nodes.words import WordsTopic
 from instformer_ros.ros.images import from_message
 from instformer_ros.ros.qos import LATCHED, RESULTS, VOLATILE
 from instformer_ros.settings import Settings
@@ -508,3 +509,27 @@ def test_latched_durability_of_the_output(start: Start, world: World) -> None:
     assert list(late[0].names) == ["a"] and late[0].version == 1
     info = rig.node.get_publishers_info_by_topic(f"{world.namespace}/openvis/vocabulary")[0]
     assert info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def test_qos_can_be_overridden(start: Start, world: World) -> None:
+    topic = f"{world.namespace}/openvis/instances"
+    images = f"{world.namespace}/image"
+    rig = start(
+        **{
+            f"qos_overrides.{topic}.publisher.reliability": "best_effort",
+            f"qos_overrides.{images}.subscription.depth": 2,
+        }
+    )
+    info = rig.node.get_publishers_info_by_topic(topic)[0]
+    assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert rig.node._cameras[""].input._subscriptions[0]._subscription.qos_profile.depth == 2
+
+
+def test_of_many_publishers_of_words_only_the_latest_are_remembered(world: World) -> None:
+    heard: list[Any] = []
+    topic = WordsTopic(world.probe, heard.append)
+    for number in range(1000):
+        info = {"publisher_gid": {"data": number.to_bytes(16, "little")}, "source_timestamp": 1 + number}
+        topic._take(Vocabulary(names=[f"word {number}"]), info)
+        topic._take(Vocabulary(names=[f"word {number}"]), info)  # the second subscription's copy
+    assert len(heard) == 1000 and len(topic._taken) == 256

@@ -249,7 +249,7 @@ def test_encoding_gives_way_while_frames_flow_and_ends_when_the_pipeline_does(ma
     pipeline.put("a", 1)
     wait_for(lambda: engine.steps)
     pipeline.set_vocabulary(["busy"]).result(10)
-    assert min(waited) >= 0.09
+    assert min(waited) >= 0.19
     engine.encode_vocabulary = lambda names, pause: [pause(0.2) for _ in range(1000)]  # type: ignore[method-assign]
     pipeline.put("a", 2)
     endless = pipeline.set_vocabulary(["endless"])
