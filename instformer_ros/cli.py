@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
     add_ablate_options(commands.add_parser("ablate", help="reproduce the paper's ablations"))
     add_train(commands.add_parser("train", help="train a model"))
+    _add_bench(commands.add_parser("bench", help="how fast a model is here, and against what else there is"))
     add_weights(commands.add_parser("weights", help="make and look at checkpoints"))
     return parser
 
@@ -112,6 +113,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
     _add_model(toyvis)
     toyvis.set_defaults(run=_evaluate_toyvis)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    from instformer_ros.speed.command import add_arguments
+
+    add_arguments(parser)
 
 
 def _segment(options: argparse.Namespace) -> int:

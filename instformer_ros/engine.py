@@ -87,12 +87,17 @@ class Engine:
     """
 
     def __init__(
-        self, model: InstFormer, device: torch.device, settings: Settings | None = None, precision: str = "auto"
+        self,
+        model: InstFormer,
+        device: torch.device,
+        settings: Settings | None = None,
+        precision: str = "auto",
+        graphs: bool = True,
     ) -> None:
         self.settings = settings or Settings()
         self.device = device
         self._model = model
-        self._network = Network(model, device, precision)
+        self._network = Network(model, device, precision, graphs)
         encoder = TextEncoder(model.instclip, model.config.clip)
         self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
         self._ids = itertools.count(1)
@@ -134,6 +139,11 @@ class Engine:
         if variant is not None:
             network = vary(network, variant)
         return cls(network, where, settings, precision)
+
+    @property
+    def model(self) -> InstFormer:
+        """The network, made ready for inference: to look at, not to train."""
+        return self._model
 
     @property
     def config(self) -> ModelConfig:

@@ -45,18 +45,21 @@ class Network:
         return self._name(images, mask_logits)[0]
 
     def _run_proposals(self, images: Tensor) -> tuple[Tensor, ...]:
-        with self._autocast():
+        with autocast(self._device, self.dtype):
             seen = self._model.proposals(images)
         return seen.queries.float(), seen.objectness.float(), seen.mask_logits.float()
 
     def _run_instclip(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> tuple[Tensor, ...]:
-        with self._autocast():
+        with autocast(self._device, self.dtype):
             tokens = self._model.instclip(images, mask_logits, queries)
         return (tokens.float(),)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.dtype != torch.float32
-        return torch.autocast(self._device.type, self.dtype if enabled else None, enabled=enabled)
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """The context in which a network computes at ``dtype``; nothing for float32."""
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype)
 
 
 class Captured:

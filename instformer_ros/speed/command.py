@@ -1,0 +1,161 @@
+"""``instformer bench``: how fast a model is here, where the time goes, and against what else a user could run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from instformer_ros.structures import InstformerError
+
+PEERS = ("eager", "compiled", "transformers", "transformers-compiled", "crops")
+SWEEPS = ("instances", "words", "cameras", "sizes")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options; nothing heavy is imported."""
+    parser.description = (
+        "Times whole frames and every stage; against peers and over sweeps, in turns. A preset has random weights."
+    )
+    parser.add_argument(
+        "--model", default="toyvis", help="embedded name, checkpoint or preset, e.g. r50-vitb32 (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument(
+        "--size", default="640x480", type=_size, metavar="WxH", help="of the pictures (default: 640x480)"
+    )
+    parser.add_argument("--rounds", default=20, type=int, metavar="N", help="of everything (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch on the CPU (default: torch's own choice)")
+    parser.add_argument("--against", nargs="+", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument("--sweep", nargs="+", default=[], choices=SWEEPS, metavar="WHAT", help=", ".join(SWEEPS))
+    parser.add_argument(
+        "--short", type=int, metavar="PIXELS", help="short side that the network sees (default: model's)"
+    )
+    parser.add_argument("--only", action="store_true", help="only --against and --sweep, no frames and stages")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the sweeps here (png, svg)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures, prints and writes.
+
+    Raises:
+        InstformerError: model, device, precision or a peer is of no use.
+    """
+    import cv2
+    import torch
+
+    from instformer_ros.devices import find_device
+    from instformer_ros.speed import subjects
+    from instformer_ros.speed.peers import compare
+    from instformer_ros.speed.sweeps import SWEEPS as sweep_of
+    from instformer_ros.speed.timing import environment
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        cv2.setNumThreads(options.threads)
+    device = find_device(options.device)
+    subject = subjects.load(options.model, device, options.precision, options.short)
+    width, height = options.size
+    result: dict[str, Any] = {
+        "environment": environment(device),
+        "model": subject.config.name,
+        "precision": options.precision,
+        "size": f"{width}x{height}",
+    }
+    print(_heading(result))
+    if not options.only:
+        result |= measure_frames(subject, options.size, options.rounds)
+    for peer in options.against:
+        picture = subjects.frames(width, height, 1)[0]
+        result.setdefault("against", {})[peer] = compare(subject, peer, picture, options.rounds)
+        print(f"\nagainst {peer}\n" + format_comparison(result["against"][peer]), flush=True)
+    for name in options.sweep:
+        result.setdefault("sweeps", {})[name] = sweep_of[name](subject, options.size, options.rounds)
+        print(f"\n{name}\n" + format_sweep(result["sweeps"][name]), flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.plot:
+        from instformer_ros.speed.plots import draw_sweeps
+
+        if not options.sweep:
+            raise InstformerError("--plot draws sweeps; name some with --sweep")
+        draw_sweeps(result["sweeps"], options.plot)
+    return 0
+
+
+def measure_frames(subject: Any, size: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Whole frames, memory and stages; printed as they come."""
+    from instformer_ros.speed.stages import time_stages
+    from instformer_ros.speed.subjects import frames
+    from instformer_ros.speed.sweeps import player
+    from instformer_ros.speed.timing import interleave, peak_memory
+
+    pictures = frames(*size)
+    contenders = {"frame": player(subject.engine(), [{"camera": picture} for picture in pictures])}
+    if subject.device.type == "cuda":
+        plain = player(subject.engine(graphs=False), [{"camera": picture} for picture in pictures])
+        contenders["frame without graphs"] = plain
+    series = interleave(contenders, rounds, subject.device, warm_up=4)
+    frame = {name: one.summary() for name, one in series.items()}
+    memory = peak_memory(subject.device)
+    for name, summary in frame.items():
+        print(f"{name}: {_row(summary)}, {summary['per_second']:.1f} a second")
+    print(f"peak memory: {memory / 2**20:.0f} MiB")
+    stages = time_stages(subject, pictures, rounds)
+    print(f"{'stage':<16}{'median ms':>10}{'p99 ms':>10}")
+    for name, stage in stages.items():
+        print(f"{name:<16}{stage['median_ms']:>10.2f}{stage['p99_ms']:>10.2f}")
+    return {"frames": frame, "peak_memory_bytes": memory, "stages": stages}
+
+
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """Ours, theirs and the ratio, by both clocks."""
+    ratio = comparison["ratio"]
+    return "\n".join(
+        [
+            f"  ours    {_row(comparison['ours'])}",
+            f"  theirs  {_row(comparison['theirs'])}",
+            *(
+                f"  ours / theirs, {label}: {ratio[clock]:.3f} (quartiles {ratio[f'{clock}_q25']:.3f} to "
+                f"{ratio[f'{clock}_q75']:.3f}, {comparison['ours']['runs']} rounds)"
+                for clock, label in (("wall", "wall clock"), ("cpu", "processor time"))
+            ),
+        ]
+    )
+
+
+def format_sweep(sweep: dict[str, Any]) -> str:
+    """One line a step."""
+    return "\n".join(
+        f"  {step:>10}  {_row(one)}  x {one['over_first']['wall']:.2f} wall, x {one['over_first']['cpu']:.2f} processor"
+        for step, one in sweep.items()
+    )
+
+
+def _heading(result: dict[str, Any]) -> str:
+    where = result["environment"]
+    processor = where["gpu"] or f"{where['cpu']}, {where['threads']} of {where['cores']} cores"
+    return (
+        f"{result['model']} at {result['size']}, precision {result['precision']}, on {processor}; "
+        f"load {where['load']}, torch {where['torch']}, commit {where['commit']}"
+    )
+
+
+def _row(summary: dict[str, float]) -> str:
+    wall, cpu = (f"{summary[f'{clock}median_ms']:.1f} ms" for clock in ("", "cpu_"))
+    return f"median {wall}, p99 {summary['p99_ms']:.1f} ms, processor {cpu}"
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(number) for number in text.lower().split("x"))
+    except ValueError:
+        width = height = 0
+    if not (32 <= width <= 16384 and 32 <= height <= 16384):
+        raise argparse.ArgumentTypeError(f"'{text}': use WIDTHxHEIGHT in pixels, e.g. 640x480")
+    return width, height

@@ -1,0 +1,124 @@
+"""What else a user could run: the same work, done by other code with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes, roi_align
+
+from instformer_ros.model.precision import find_precision
+from instformer_ros.network import Network, autocast
+from instformer_ros.preprocess import network_input
+from instformer_ros.speed.subjects import Image, Subject
+from instformer_ros.speed.timing import Series, interleave
+from instformer_ros.structures import InstformerError
+
+
+def compare(subject: Subject, peer: str, picture: Image, rounds: int) -> dict[str, Any]:
+    """Ours and one peer in turns, on the same picture at the network's size and at the same precision.
+
+    - *eager*: our own network as training builds it (nothing folded, channels first), proposals and tokens; on a GPU
+      without graphs. *compiled*: that through ``torch.compile``.
+    - *transformers*: its Mask2Former against our proposals alone; *transformers-compiled* through ``torch.compile``.
+    - *crops*: every proposal cut out (box, resized) and named by open_clip, against one pass of InstCLIP.
+
+    Returns:
+        summaries of both and the ratio ours / theirs
+
+    Raises:
+        InstformerError: ``transformers`` is not installed.
+    """
+    images = network_input([picture], subject.config, subject.device)
+    network = Network(subject.copy(), subject.device, subject.precision)
+    with torch.inference_mode():
+        masks = network.proposals(images).mask_logits.clone()
+        if peer == "crops":
+            masks = _blobs(masks)  # random weights make masks of noise, whose boxes are all the frame
+            ours, theirs = (lambda: network.tokens(images, masks)), _crops(subject, images, masks)
+        elif peer.startswith("transformers"):
+            ours, theirs = (lambda: network.proposals(images)), _transformers(subject, images)
+        else:
+            ours = lambda: network.tokens(images, network.proposals(images).mask_logits)  # noqa: E731
+            theirs = _eager(subject, images)
+        if peer.endswith("compiled"):
+            theirs = torch.compile(theirs)
+        series = interleave({"ours": ours, "theirs": theirs}, rounds, subject.device)
+    return report(series["ours"], series["theirs"])
+
+
+def report(ours: Series, theirs: Series) -> dict[str, Any]:
+    """Both, and their ratio."""
+    return {"ours": ours.summary(), "theirs": theirs.summary(), "ratio": ours.ratio(theirs)}
+
+
+def _eager(subject: Subject, images: Tensor) -> Callable[[], object]:
+    model, dtype = subject.copy().to(subject.device), find_precision(subject.precision, subject.device)
+
+    def run() -> object:
+        with autocast(subject.device, dtype):
+            return model(images)
+
+    return run
+
+
+def _transformers(subject: Subject, images: Tensor) -> Callable[[], object]:
+    model = transformers_mask2former(subject).to(subject.device)
+    net, dtype = subject.network.proposals, find_precision(subject.precision, subject.device)
+    mean, std = net.pixel_mean.to(subject.device), net.pixel_std.to(subject.device)
+
+    def run() -> object:
+        with autocast(subject.device, dtype):
+            return model(pixel_values=(images - mean) / std)
+
+    return run
+
+
+def transformers_mask2former(subject: Subject) -> Any:
+    """Their network with our weights.
+
+    Raises:
+        InstformerError: ``transformers`` is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise InstformerError("--against transformers needs it: pip install transformers") from error
+    from instformer_ros.weights.transformers import TRANSFORMERS
+
+    config = subject.config.proposals
+    stages = [f"stage{i}" for i in (1, 2, 3, 4)]
+    kind = transformers.SwinConfig if hasattr(config.backbone, "window") else transformers.ResNetConfig
+    return transformers.Mask2FormerForUniversalSegmentation.from_pretrained(
+        None,
+        config=transformers.Mask2FormerConfig(
+            backbone_config=kind(out_features=stages), num_labels=config.classes, num_queries=config.queries
+        ),
+        state_dict=TRANSFORMERS.from_ours(subject.network.proposals.state_dict()),
+    ).eval()
+
+
+def _crops(subject: Subject, images: Tensor, mask_logits: Tensor) -> Callable[[], object]:
+    visual = subject.copy().instclip.clip.visual.to(subject.device)
+    dtype = find_precision(subject.precision, subject.device)
+    side = visual.image_size
+
+    def run() -> object:
+        with autocast(subject.device, dtype):
+            boxes = 4 * masks_to_boxes(mask_logits[0] > 0)
+            return F.normalize(visual(roi_align(images / 255, [boxes], side)), dim=-1)
+
+    return run
+
+
+def _blobs(like: Tensor) -> Tensor:
+    """Mask logits of the same form, each mask one ellipse somewhere."""
+    generator = torch.Generator().manual_seed(0)
+    count, (height, width) = like.shape[1], like.shape[-2:]
+    x, y, size = torch.rand(3, count, 1, 1, generator=generator)
+    rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    distance = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
+    return (20 * (0.1 + 0.3 * size - distance))[None].to(like)
