@@ -1,4 +1,4 @@
-"""The command line: ``instformer segment | evaluate | train | weights``.
+"""The command line: ``instformer segment | evaluate | bench | train | weights``.
 
 Only argparse is imported here, so that ``--help`` answers at once; the work lies elsewhere.
 """
@@ -14,6 +14,8 @@ from typing import NoReturn
 from instformer_ros.ablation.command import add_ablate_options
 from instformer_ros.arguments import natural, positive
 from instformer_ros.commands.train import add_train
+from instformer_ros.memory import keep_freed_memory
+from instformer_ros.speed.command import add_bench
 from instformer_ros.variant_options import add_variant_options
 from instformer_ros.weights.command import add_weights
 
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    keep_freed_memory()
     options = _parser().parse_args(arguments)
     return int(options.run(options))
 
@@ -57,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="score a model on a benchmark"))
     add_ablate_options(commands.add_parser("ablate", help="reproduce the paper's ablations"))
     add_train(commands.add_parser("train", help="train a model"))
-    _add_bench(commands.add_parser("bench", help="how fast a model is here, and against what else there is"))
+    add_bench(commands.add_parser("bench", help="how fast a model is here, and against what else there is"))
     add_weights(commands.add_parser("weights", help="make and look at checkpoints"))
     return parser
 
@@ -113,12 +116,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
     _add_model(toyvis)
     toyvis.set_defaults(run=_evaluate_toyvis)
-
-
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    from instformer_ros.speed.command import add_arguments
-
-    add_arguments(parser)
 
 
 def _segment(options: argparse.Namespace) -> int:

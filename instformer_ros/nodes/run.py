@@ -15,6 +15,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
+from instformer_ros.memory import keep_freed_memory
 from instformer_ros.structures import InstformerError
 
 
@@ -42,6 +43,7 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
     One SingleThreadedExecutor: the MultiThreadedExecutor of rclpy spins in a busy loop and loses images.
     """
     starting = True
+    keep_freed_memory()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         """Before it spins, an exception ends a slow start; after that rclpy, which heard the signal too, ends it."""

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from instformer_ros.structures import InstformerError
+from instformer_ros.arguments import positive
 
 PEERS = ("eager", "compiled", "transformers", "transformers-compiled", "crops")
 SWEEPS = ("instances", "words", "cameras", "sizes")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options; nothing heavy is imported."""
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options; nothing heavy is imported."""
     parser.description = (
         "Times whole frames and every stage; against peers and over sweeps, in turns. A preset has random weights."
     )
@@ -26,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="640x480", type=_size, metavar="WxH", help="of the pictures (default: 640x480)"
     )
-    parser.add_argument("--rounds", default=20, type=int, metavar="N", help="of everything (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch on the CPU (default: torch's own choice)")
+    parser.add_argument("--rounds", default=20, type=positive, metavar="N", help="of everything (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of torch on the CPU (default: torch's own choice)"
+    )
     parser.add_argument("--against", nargs="+", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--sweep", nargs="+", default=[], choices=SWEEPS, metavar="WHAT", help=", ".join(SWEEPS))
     parser.add_argument(
-        "--short", type=int, metavar="PIXELS", help="short side that the network sees (default: model's)"
+        "--short", type=positive, metavar="PIXELS", help="short side that the network sees (default: model's)"
     )
     parser.add_argument("--only", action="store_true", help="only --against and --sweep, no frames and stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
@@ -51,9 +53,13 @@ def run(options: argparse.Namespace) -> int:
     from instformer_ros.devices import find_device
     from instformer_ros.speed import subjects
     from instformer_ros.speed.peers import compare
+    from instformer_ros.speed.plots import draw_sweeps
     from instformer_ros.speed.sweeps import SWEEPS as sweep_of
     from instformer_ros.speed.timing import environment
+    from instformer_ros.structures import InstformerError
 
+    if options.plot and not options.sweep:
+        raise InstformerError("--plot draws sweeps; name some with --sweep")
     if options.threads:
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
@@ -80,10 +86,6 @@ def run(options: argparse.Namespace) -> int:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if options.plot:
-        from instformer_ros.speed.plots import draw_sweeps
-
-        if not options.sweep:
-            raise InstformerError("--plot draws sweeps; name some with --sweep")
         draw_sweeps(result["sweeps"], options.plot)
     return 0
 

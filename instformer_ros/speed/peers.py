@@ -89,6 +89,8 @@ def transformers_mask2former(subject: Subject) -> Any:
         raise InstformerError("--against transformers needs it: pip install transformers") from error
     from instformer_ros.weights.transformers import TRANSFORMERS
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     config = subject.config.proposals
     stages = [f"stage{i}" for i in (1, 2, 3, 4)]
     kind = transformers.SwinConfig if hasattr(config.backbone, "window") else transformers.ResNetConfig

@@ -1,0 +1,86 @@
+"""The benchmark command measures what it says."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from instformer_ros.cli import main
+from instformer_ros.speed import subjects
+from instformer_ros.speed.peers import compare
+from instformer_ros.speed.timing import Series, interleave
+
+CPU = torch.device("cpu")
+
+
+def test_contenders_take_turns() -> None:
+    calls: list[str] = []
+    interleave({name: lambda name=name: calls.append(name) for name in "ab"}, 3, CPU, warm_up=1)  # type: ignore[misc]
+    assert "".join(calls) == "abbaabba", "warm-up, then three rounds, every other one backwards"
+
+
+def test_a_sleep_costs_time_but_no_processor() -> None:
+    series = interleave({"sleep": lambda: time.sleep(0.02), "nothing": lambda: None}, 3, CPU)
+    summary = series["sleep"].summary()
+    assert summary["median_ms"] >= 20
+    assert summary["cpu_median_ms"] < 10
+    assert summary["per_second"] == pytest.approx(1000 / summary["median_ms"])
+    assert summary["runs"] == 3
+
+
+def test_a_ratio_is_of_pairs() -> None:
+    ours, theirs = Series([1.0, 2.0, 30.0], [1.0, 1.0, 1.0]), Series([2.0, 4.0, 60.0], [4.0, 4.0, 4.0])
+    ratio = ours.ratio(theirs)
+    assert ratio["wall"] == ratio["wall_q25"] == ratio["wall_q75"] == 0.5
+    assert ratio["cpu"] == 0.25
+
+
+@pytest.mark.parametrize("peer", ["eager", "crops"])
+def test_peers(peer: str) -> None:
+    subject = subjects.load("toyvis", CPU, "fp32", short_side=64)
+    comparison = compare(subject, peer, subjects.frames(96, 64, 1)[0], rounds=2)
+    assert comparison["ours"]["runs"] == comparison["theirs"]["runs"] == 2
+    assert comparison["ratio"]["wall"] > 0
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        arguments = ["--size", "96x64", "--short", "64", "--rounds", "2", "--threads", "1", "--sweep", "instances"]
+        assert main(["bench", *arguments, "--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    wanted = ["decode", "preprocess", "backbone", "pixel decoder", "mask decoder", "instclip", "association", "masks"]
+    assert list(result["stages"])[:8] == wanted
+    assert list(result["sweeps"]["instances"]) == ["1", "10", "30", "100", "300"]
+    assert result["environment"]["threads"] == 1
+    assert result["frames"]["frame"]["runs"] == 2
+    assert result["peak_memory_bytes"] > 1e8
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert "stage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "big"], "'big': use WIDTHxHEIGHT"),
+        (["--model", "nothing"], "nothing"),
+        (["--precision", "fp8"], "precision 'fp8' is unknown"),
+        (["--device", "tpu"], "device 'tpu'"),
+        (["--only", "--plot", "x.png"], "--plot draws sweeps"),
+    ],
+)
+def test_bad_options_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(["bench", *arguments])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
