@@ -36,11 +36,12 @@ def compare(subject: Subject, peer: str, picture: Image, rounds: int) -> dict[st
     network = Network(subject.copy(), subject.device, subject.precision)
     with torch.inference_mode():
         masks = network.proposals(images).mask_logits.clone()
+        ours: Callable[[], object]
         if peer == "crops":
             masks = _blobs(masks)  # random weights make masks of noise, whose boxes are all the frame
-            ours, theirs = (lambda: network.tokens(images, masks)), _crops(subject, images, masks)
+            ours, theirs = lambda: network.tokens(images, masks), _crops(subject, images, masks)
         elif peer.startswith("transformers"):
-            ours, theirs = (lambda: network.proposals(images)), _transformers(subject, images)
+            ours, theirs = lambda: network.proposals(images), _transformers(subject, images)
         else:
             ours = lambda: network.tokens(images, network.proposals(images).mask_logits)  # noqa: E731
             theirs = _eager(subject, images)

@@ -36,7 +36,7 @@ class Series:
 
     def ratio(self, other: Series) -> dict[str, float]:
         """This over ``other``, round by round: median and quartiles, of the wall clock and of processor time."""
-        result = {}
+        result: dict[str, float] = {}
         for clock in ("wall", "cpu"):
             pairs = np.array(getattr(self, clock)) / np.array(getattr(other, clock))
             low, middle, high = np.percentile(pairs, [25, 50, 75])
