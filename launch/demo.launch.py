@@ -18,7 +18,7 @@ ARGUMENTS = [
     ("model", "toyvis", "checkpoint: toyvis (embedded) or a path"),
     ("device", "auto", "auto, cpu, cuda or cuda:N"),
     ("loop", "false", "start the video again at its end"),
-    ("rviz", "false", "show overlay and image in RViz"),
+    ("rviz", "false", "show the overlay in RViz"),
     ("namespace", "", "namespace of all that is started"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
 ]

@@ -18,16 +18,21 @@ SHARE = Path(get_package_share_directory(PACKAGE))
 FROM_FILE = "empty: as params_file says"
 ARGUMENTS = [
     ("image", "/camera/image_raw", "image topic of the camera"),
+    ("depth", "", "depth topic, registered to the image; gives 3D outputs. Empty: none"),
+    ("camera_info", "", "calibration of the image; empty: the camera_info beside the image topic"),
+    ("target_frame", "", f"frame of the 3D outputs, through tf2; {FROM_FILE}"),
     ("vocabulary", "", f'the words, comma separated: "mug, drill, person"; {FROM_FILE}'),
     ("model", "", f"checkpoint: toyvis (embedded) or a path; {FROM_FILE}"),
     ("device", "", f"auto, cpu, cuda or cuda:N; {FROM_FILE}"),
     ("video", "", "play this instead of a camera: a video file, an image folder, toyvis:SEED or webcam:NUMBER"),
     ("loop", "false", "start the video again at its end"),
     ("rate", "0.0", "images a second of the video; 0.0 for its own"),
-    ("rviz", "false", "show overlay and image in RViz"),
+    ("rviz", "false", "show overlay, markers and depth cloud in RViz"),
+    ("fixed_frame", "", "fixed frame of RViz; empty: target_frame, or 'camera'"),
     ("params_file", str(SHARE / "config" / "openvis.yaml"), "parameters of the node"),
     ("namespace", "", "namespace of all that is started"),
     ("autostart", "true", "configure and activate the node at once"),
+    ("respawn", "false", "start the node again when it dies"),
     ("use_sim_time", "false", "take the time from /clock, for bags and simulations"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
     (
@@ -36,6 +41,7 @@ ARGUMENTS = [
         "Fast DDS profile with shared memory for images (empty: Fast DDS's defaults); the environment's goes first",
     ),
 ]
+CHOSEN = ("model", "device", "target_frame")  # parameters that an argument, if not empty, takes over
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2, 3
 WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
@@ -44,10 +50,11 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """All that the arguments ask for."""
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
+    given["camera_info"] = given["camera_info"] or "".join([*given["image"].rpartition("/")[:2], "camera_info"])
     common = {
         "package": PACKAGE,
         "namespace": given["namespace"],
-        "remappings": [("image", given["image"])],
+        "remappings": [(name, given[name]) for name in ("image", "camera_info", "depth") if given[name]],
         "output": "screen",
         "arguments": ["--ros-args", "--log-level", given["log_level"]],
     }
@@ -56,13 +63,22 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         variable = PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") not in WITH_FAST_DDS_2]
         actions.append(SetEnvironmentVariable(variable, given["transport_profile"]))
 
-    chosen: dict = {name: ParameterValue(given[name], value_type=str) for name in ("model", "device") if given[name]}
+    chosen: dict = {name: ParameterValue(given[name], value_type=str) for name in CHOSEN if given[name]}
     words = [word.strip() for word in given["vocabulary"].split(",") if word.strip()]
     if words:
         chosen["vocabulary"] = ParameterValue(words, value_type=list[str])
+    if given["depth"]:
+        chosen["use_depth"] = True
     chosen["autostart"] = given["autostart"].lower() == "true"
     actions.append(
-        Node(executable="openvis_node", name="openvis", parameters=[given["params_file"], chosen, sim_time], **common)
+        Node(
+            executable="openvis_node",
+            name="openvis",
+            parameters=[given["params_file"], chosen, sim_time],
+            respawn=given["respawn"].lower() == "true",
+            respawn_delay=2.0,
+            **common,
+        )
     )
     if given["video"]:
         video = {
@@ -84,12 +100,17 @@ def rviz(given: dict, sim_time: dict) -> LaunchDescriptionEntity:
     except PackageNotFoundError:
         return LogInfo(msg="rviz:=true, but rviz2 is not installed: install ros-$ROS_DISTRO-rviz2, or leave rviz out")
     prefix = f"/{given['namespace'].strip('/')}" if given["namespace"].strip("/") else ""
+    views = [
+        (f"/openvis/{name}", f"{prefix}/openvis/{name}") for name in ("overlay", "camera_info", "markers", "points")
+    ]
+    sources = [("/camera/image_raw", given["image"]), ("/camera/camera_info", given["camera_info"])]
+    fixed_frame = given["fixed_frame"] or given["target_frame"] or "camera"
     return Node(
         package="rviz2",
         executable="rviz2",
-        arguments=["-d", str(SHARE / "config" / "openvis.rviz")],
+        arguments=["-d", str(SHARE / "config" / "openvis.rviz"), "-f", fixed_frame],
         parameters=[sim_time],
-        remappings=[("/openvis/overlay", f"{prefix}/openvis/overlay"), ("/camera/image_raw", given["image"])],
+        remappings=[*views, *sources, *([("/camera/depth", given["depth"])] if given["depth"] else [])],
         output="log",
     )
 
