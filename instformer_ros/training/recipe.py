@@ -53,7 +53,7 @@ class RolloutRecipe:
     clip: float = 1.0
     warmup: int = 0
     videos: int = 600  # whose tokens are extracted: 15 MB each at 100 queries and 100 frames
-    mask_duplicates: bool = True  # other queries on the same object are no negatives of it
+    mask_duplicates: bool = False  # True: other queries on the same object are no negatives of it
 
     def __post_init__(self) -> None:
         _check_positive(self.steps, self.batch, self.videos)

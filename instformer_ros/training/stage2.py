@@ -16,7 +16,7 @@ class RolloutStage(Stage):
     """L_TC over clips, teacher-forced; the state is held while an object is absent.
 
     Args:
-        mask_duplicates: other queries that show the same object are no negatives of it.
+        mask_duplicates: other queries that show the same object are no negatives of it. The paper's Eq. 6 has them all.
     """
 
     def __init__(self, rollout: RolloutTracker, mask_duplicates: bool = False) -> None:
