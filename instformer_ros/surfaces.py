@@ -24,7 +24,7 @@ _STEP = 0.03  # neighbours on one surface differ in depth by less than this shar
 _SUPPORT = 3  # of eight neighbours: a corner of an object has three, a pixel flying beside an edge has two at most
 _QUANTILES = 201
 _GAP = 0.05  # a jump by this share of the depth, with less than a quantile's share of points in it, parts two surfaces
-_TRIM = 0.5  # per cent at either end of the extent, for what got through
+_TRIM = 0.005  # share of the points beyond either end of the extent, for what got through
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,20 @@ class Surface:
     @cached_property
     def centre(self) -> NDArray[np.float64]:
         """(3,) metres: the median of the points, axis by axis."""
-        return np.median(self.points, axis=0).astype(np.float64)
+        middle = len(self.points) // 2
+        return self._ranked[:, [middle, -1 - middle]].mean(axis=1, dtype=np.float64)
 
     @cached_property
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The corners, each (3,) metres, of the box along the frame's axes that holds all but a few points."""
-        low, high = np.percentile(self.points, [_TRIM, 100.0 - _TRIM], axis=0)
+        trimmed = int(_TRIM * len(self.points))
+        low, high = self._ranked[:, [trimmed, -1 - trimmed]].T.astype(np.float64)
         return low, high
+
+    @cached_property
+    def _ranked(self) -> Floats:
+        """(3, N): each axis in order. Sorting float32 is faster than selecting a few ranks."""
+        return np.sort(np.ascontiguousarray(self.points.T), axis=1)
 
     def moved(self, rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> Surface:
         """The same points in another frame: ``rotation`` (3, 3) is applied first, then ``translation`` (3,)."""
@@ -121,7 +128,8 @@ def _largest_layer(depth: Floats) -> tuple[float, float]:
     The depths in their order are flat along a surface and jump between two. Seen through quantiles, a few stray values
     within the gap do not close it.
     """
-    quantiles = np.quantile(depth, np.linspace(0.0, 1.0, min(_QUANTILES, len(depth))), method="nearest")
+    places = np.linspace(0, len(depth) - 1, min(_QUANTILES, len(depth))).round().astype(np.intp)
+    quantiles = np.sort(depth)[places]
     jumps = np.flatnonzero(np.diff(quantiles) > _GAP * quantiles[:-1])
     first = np.concatenate([[0], jumps + 1])
     last = np.concatenate([jumps, [len(quantiles) - 1]])
