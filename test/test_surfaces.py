@@ -70,6 +70,19 @@ def test_bars_in_front_do_not_move_the_centre() -> None:
     np.testing.assert_allclose(surface.centre, thing.centre, atol=0.01)
 
 
+def test_flying_pixels_do_not_join_an_object_to_what_is_close_behind() -> None:
+    """A board 12 cm before a wall: the pixels between would make one surface of them."""
+    depth = np.full((120, 160), 1.12)
+    board = np.zeros(depth.shape, bool)
+    board[30:90, 40:120] = True
+    depth[board] = 1.0
+    surface = visible_surface(masks.encode(_grown(board, 4)), _depth(cv2.blur(depth, (3, 3))))
+    assert surface is not None
+    low, high = surface.bounds
+    np.testing.assert_allclose([low[2], high[2]], 1.0, atol=0.001)
+    np.testing.assert_allclose(surface.pixels.mean(axis=0), [59.5, 79.5], atol=0.1)
+
+
 def test_points_belong_to_their_pixels() -> None:
     thing = _ROOM.things[1]
     surface = visible_surface(masks.encode(thing.mask), _depth(_ROOM.depth))
