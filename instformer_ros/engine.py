@@ -37,6 +37,7 @@ from instformer_ros.structures import (
     InstanceTokens,
     InstformerError,
     Proposals,
+    Rle,
     TrackedFrame,
     TrackedInstance,
     Vocabulary,
@@ -332,8 +333,7 @@ class Engine:
             published = self._publish(tracks, settings, active.encoded)
         with watch("masks"):
             rows = [track.proposal for track, *_ in published if track.proposal is not None]
-            shapes = self._full_masks(seen.proposals.mask_logits[0, rows], height, width)
-            encoded = dict(zip(rows, rle.encode_many(shapes), strict=True))
+            encoded = dict(zip(rows, self._encode(seen.proposals.mask_logits[0, rows], height, width), strict=True))
             nothing = rle.empty(height, width)
         frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
         for track, best, score, scores in published:
@@ -395,12 +395,17 @@ class Engine:
         kept.sort(key=lambda entry: entry[0].id)
         return kept
 
-    def _full_masks(self, logits: Tensor, height: int, width: int) -> NDArray[np.bool_]:
-        """(n, h, w) logits of kept instances to (n, H, W) bool at the image's size."""
-        if not len(logits):
-            return np.zeros((0, height, width), np.bool_)
-        full = F.interpolate(logits[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
-        return (full > 0).cpu().numpy()
+    def _encode(self, logits: Tensor, height: int, width: int) -> list[Rle]:
+        """(n, h, w) logits of kept instances to run lengths at the image's size.
+
+        Transposed, as the run lengths are; on a CPU one by one, so that a mask stays in the cache meanwhile.
+        """
+        encoded: list[Rle] = []
+        at_once = 1 if self.device.type == "cpu" else len(logits)
+        for part in logits.transpose(1, 2).split(at_once) if len(logits) else ():
+            full = F.interpolate(part[None].float(), (width, height), mode="bilinear", align_corners=False)[0]
+            encoded += rle.encode_columns((full > 0).cpu().numpy())
+        return encoded
 
 
 class _Stopwatch:

@@ -32,13 +32,15 @@ def encode_many(masks: NDArray[np.bool_]) -> list[Rle]:
     masks = np.asarray(masks)
     if masks.ndim != 3 or masks.dtype != np.bool_:
         raise ValueError(f"masks must be bool (N, H, W), not {masks.dtype} {masks.shape}")
-    if not len(masks):
-        return []
-    if not masks[0].size:
-        return [empty(*masks.shape[1:]) for _ in masks]
-    # Columns become contiguous mask by mask, which is the Fortran order of (H, W, N) that pycocotools asks for.
-    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
-    return cast("list[Rle]", coco.encode(columns.T))
+    # Columns become contiguous, mask by mask: run lengths go down them.
+    return encode_columns(np.ascontiguousarray(masks.transpose(0, 2, 1)))
+
+
+def encode_columns(columns: NDArray[np.bool_]) -> list[Rle]:
+    """As :func:`encode_many`, for transposed masks, contiguous (N, W, H) bool, without copying them."""
+    if not columns.size:
+        return [empty(columns.shape[2], columns.shape[1]) for _ in columns]
+    return cast("list[Rle]", coco.encode(columns.view(np.uint8).T))  # (H, W, N) in Fortran order, as pycocotools wants
 
 
 def empty(height: int, width: int) -> Rle:
