@@ -58,6 +58,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     wanted = ["decode", "preprocess", "backbone", "pixel decoder", "mask decoder", "instclip", "association", "masks"]
     assert list(result["stages"])[:8] == wanted
     assert list(result["sweeps"]["instances"]) == ["1", "10", "30", "100", "300"]
+    assert result["stages"]["instclip"]["gflop"] > 0.01
+    assert 0 < result["stages"]["backbone"]["share_of_matrix_rate"] < 2
     assert result["environment"]["threads"] == 1
     assert result["frames"]["frame"]["runs"] == 2
     assert result["peak_memory_bytes"] > 1e8

@@ -109,9 +109,10 @@ def measure_frames(subject: Any, size: tuple[int, int], rounds: int) -> dict[str
         print(f"{name}: {_row(summary)}, {summary['per_second']:.1f} a second")
     print(f"peak memory: {memory / 2**20:.0f} MiB")
     stages = time_stages(subject, pictures, rounds)
-    print(f"{'stage':<16}{'median ms':>10}{'p99 ms':>10}")
+    print(f"{'stage':<16}{'median ms':>10}{'p99 ms':>10}{'GFLOP':>9}{'of matrix rate':>16}")
     for name, stage in stages.items():
-        print(f"{name:<16}{stage['median_ms']:>10.2f}{stage['p99_ms']:>10.2f}")
+        matrix = f"{stage['gflop']:>9.2f}{stage['share_of_matrix_rate']:>16.0%}" if "gflop" in stage else ""
+        print(f"{name:<16}{stage['median_ms']:>10.2f}{stage['p99_ms']:>10.2f}{matrix}")
     return {"frames": frame, "peak_memory_bytes": memory, "stages": stages}
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from instformer_ros.model.precision import find_precision
 from instformer_ros.pixels import to_rgb
+from instformer_ros.preprocess import network_input
+from instformer_ros.speed.ceiling import matrix_rate, operations
 from instformer_ros.speed.subjects import Image, Subject
 from instformer_ros.speed.timing import wait_for
 from instformer_ros.structures import TrackedFrame
@@ -21,6 +24,8 @@ CAMERA = "camera"
 
 def time_stages(subject: Subject, pictures: Sequence[Image], rounds: int) -> dict[str, dict[str, float]]:
     """Median and 99th percentile of every stage in milliseconds, in the order of the frame's way.
+
+    Stages of the network also have their operations, and the share that they reach of the device's matrix rate.
 
     Without CUDA graphs, and with a wait after each stage, so on a GPU the sum is more than a frame takes. The message
     is left out where there is no ROS.
@@ -52,7 +57,7 @@ def time_stages(subject: Subject, pictures: Sequence[Image], rounds: int) -> dic
             message(frame)
             laps["message"].append(time.perf_counter() - start)
     order = ("decode", "preprocess", "backbone", "pixel decoder", "mask decoder", "instclip", "association", "masks")
-    return {
+    result = {
         stage: {
             "median_ms": float(1e3 * np.median(laps[stage])),
             "p99_ms": float(1e3 * np.percentile(laps[stage], 99)),
@@ -60,6 +65,14 @@ def time_stages(subject: Subject, pictures: Sequence[Image], rounds: int) -> dic
         for stage in (*order, "message")
         if stage in laps
     }
+    rate = matrix_rate(device, find_precision(subject.precision, device))
+    images = network_input(pictures[:1], subject.config, device)
+    for stage, count in operations(subject.copy().to(device), images).items():
+        result[stage] |= {
+            "gflop": count / 1e9,
+            "share_of_matrix_rate": 1e3 * count / rate / result[stage]["median_ms"],
+        }
+    return result
 
 
 def message_maker() -> Callable[[TrackedFrame], Any] | None:
