@@ -14,6 +14,7 @@ from typing import NoReturn
 from instformer_ros.ablation.command import add_ablate_options
 from instformer_ros.arguments import natural, positive
 from instformer_ros.commands.train import add_train
+from instformer_ros.evaluation.benchmark_options import add_benchmark_options
 from instformer_ros.memory import keep_freed_memory
 from instformer_ros.speed.command import add_bench
 from instformer_ros.variant_options import add_variant_options
@@ -116,6 +117,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     toyvis.add_argument("--untrained", action="store_true", help="random weights of the same size, for comparison")
     _add_model(toyvis)
     toyvis.set_defaults(run=_evaluate_toyvis)
+    for parser in add_benchmark_options(benchmarks):
+        _add_model(parser)
 
 
 def _segment(options: argparse.Namespace) -> int:

@@ -86,7 +86,9 @@ def parse(segmentation: Any, height: int, width: int) -> Rle:
         else:
             rle = segmentation
         size, counts = [int(n) for n in rle["size"]], rle["counts"]
-        counts = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        if not isinstance(counts, bytes):
+            raise InstformerError(f"not a run-length encoded mask (counts are {type(counts).__name__})")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InstformerError(f"not a run-length encoded mask ({error})") from error
     if size != [height, width]:

@@ -69,7 +69,7 @@ def test_coco(tmp_path: Path) -> None:
 
 
 def test_all_of_one_format_are_registered() -> None:
-    assert {"youtube-vis", "lv-vis", "uvo", "burst", "coco"} == set(READERS)
+    assert {"youtube-vis", "lv-vis", "uvo", "burst", "coco", "coco-panoptic"} == set(READERS)
     with pytest.raises(InstformerError, match="'davis': unknown; use one of youtube-vis, lv-vis"):
         read_dataset("davis", "x", "y")
 

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from instformer_ros import masks
@@ -104,3 +106,39 @@ def test_label_values_that_do_not_fit_are_refused(value: int) -> None:
         masks.label_image([masks.empty(4, 5)], [value], 4, 5)
     with pytest.raises(ValueError, match="label image"):
         masks.label_image([masks.empty(5, 4)], [1], 4, 5)
+
+
+@st.composite
+def any_mask(draw: st.DrawFn) -> np.ndarray:
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    runs = draw(st.lists(st.integers(0, 400), max_size=30))  # of alternating values, column by column
+    flat = np.repeat(np.arange(len(runs)) % 2, runs)[: height * width].astype(bool)
+    return np.pad(flat, (0, height * width - flat.size)).reshape(width, height).T
+
+
+@given(any_mask())
+@settings(max_examples=300, deadline=None)
+def test_run_lengths_equal_pycocotools_byte_for_byte(mask: np.ndarray) -> None:
+    rle, theirs = masks.encode(mask), coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert rle["counts"] == theirs["counts"] and list(rle["size"]) == list(theirs["size"])
+    assert np.array_equal(masks.decode(rle), mask)
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flat])))
+    plain = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    for form in (rle, {**rle, "counts": rle["counts"].decode()}, {**rle, "counts": plain}):
+        assert masks.parse(form, *mask.shape) == theirs
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"size": [4, 5], "counts": [3, 3]}, "do not add up"),
+        ({"size": [5, 4], "counts": [20]}, "mask of 4x5 pixels in a video of 5x4"),
+        ({"counts": "x"}, "not a run-length"),
+        (7, "not a run-length"),
+        ({"size": [4, 5], "counts": 3}, "not a run-length"),
+    ],
+)
+def test_forms_that_are_no_mask_are_refused(form: object, message: str) -> None:
+    with pytest.raises(InstformerError, match=message):
+        masks.parse(form, 4, 5)

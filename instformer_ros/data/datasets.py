@@ -7,6 +7,7 @@ from pathlib import Path
 
 from instformer_ros.data.burst import read_burst
 from instformer_ros.data.coco import read_coco
+from instformer_ros.data.panoptic import read_panoptic
 from instformer_ros.data.videos import VideoDataset
 from instformer_ros.data.youtube_vis import read_youtube_vis
 from instformer_ros.structures import InstformerError
@@ -17,6 +18,7 @@ READERS: dict[str, Callable[[str | Path, str | Path, str], VideoDataset]] = {
     "uvo": read_youtube_vis,
     "burst": read_burst,
     "coco": read_coco,
+    "coco-panoptic": read_panoptic,
 }
 
 

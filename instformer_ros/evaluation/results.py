@@ -111,7 +111,7 @@ def result_entries(
     """Entries of the YouTube-VIS results format, best first.
 
     A track's score for a class is its mean objectness times the class's final probability; a track may appear with
-    several classes. Beside the format's keys each entry has ``track_id`` and ``category_name``.
+    several classes. Beside the format's keys each entry has ``track_id``, ``category_name`` and ``objectness``.
 
     Args:
         names: the vocabulary; category ids count from 1. Empty: each track appears once, as an "object".
@@ -153,6 +153,7 @@ def result_entries(
                 "category_name": names[column],
                 "track_id": track.track_id,
                 "score": float(scores[row, column]),
+                "objectness": track.mean_objectness,
                 "segmentations": masks[track.track_id],
             }
         )
@@ -170,6 +171,25 @@ def write_json(path: str | Path, data: Any) -> None:
     try:
         temporary.write_text(json.dumps(_without_nan(data), indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)
+    except OSError as error:
+        raise InstformerError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def check_writable(path: Path | None) -> None:
+    """Makes the folder of a file that is going to be written.
+
+    Raises:
+        InstformerError: the file cannot be written; better known before a long run.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise InstformerError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(path.name + ".part")
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise InstformerError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from instformer_ros.data.toyvis import SPLITS, ToyVideo
 from instformer_ros.engine import Engine
-from instformer_ros.evaluation.results import write_json
+from instformer_ros.evaluation.results import check_writable, write_json
 from instformer_ros.evaluation.toyvis import evaluate, format_table
 from instformer_ros.evaluation.toyvis_run import video_seeds
 from instformer_ros.model.instformer import InstFormer
-from instformer_ros.structures import InstformerError
 from instformer_ros.variant_options import describe, variant_of
 
 
@@ -27,8 +25,7 @@ def evaluate_toyvis(options: argparse.Namespace) -> str:
     seeds = list(dict.fromkeys(options.seed))
     for seed in seeds:
         video_seeds(seed, options.videos)
-    if options.json is not None:
-        _check_writable(options.json)  # before the long run
+    check_writable(options.json)  # before the long run
     splits = (*SPLITS, "all") if options.split == "all" else (options.split,)
     engine = Engine.load(options.model, options.device, variant=variant_of(options))
     if options.untrained:
@@ -53,15 +50,3 @@ def untrained(engine: Engine, seed: int = 0) -> Engine:
     random = Engine(InstFormer(engine.config), engine.device)
     engine.close()
     return random
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir():
-        raise InstformerError(f"{path}: is a folder; name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(path.name + ".part")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InstformerError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

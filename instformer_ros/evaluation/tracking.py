@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,11 @@ def score(videos: Iterable[TrackingVideo], ignored: Iterable[frozenset[int]] | N
         **{name: float(np.mean(hota_all[name])) for name in ("HOTA", "DetA", "AssA")},
         **{name: float(identity_all[name]) for name in ("IDF1", "IDP", "IDR")},
     }
+
+
+def is_available() -> bool:
+    """Is trackeval installed?"""
+    return find_spec("trackeval") is not None
 
 
 def _metrics() -> tuple[Any, Any]:

@@ -78,6 +78,11 @@ class Scores:
             **{f"AR{letter}": self.ar(area=area) for letter, area in areas.items()},
         }
 
+    def select(self, categories: Collection[int]) -> Scores:
+        """The scores of some of the categories alone."""
+        kept = [k for k, c in enumerate(self.categories) if c in categories]
+        return Scores(self.precision[:, :, kept], self.recall[:, kept], tuple(self.categories[k] for k in kept))
+
     def per_class(self) -> dict[int | None, dict[str, float]]:
         """AP, AP50 and AR10 of every class that has ground truth, by category id."""
         present = [c for k, c in enumerate(self.categories) if not np.isnan(self.recall[0, k, 0, -1])]
