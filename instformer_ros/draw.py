@@ -37,7 +37,7 @@ def label_text(instance: TrackedInstance) -> str:
     return f"{name} #{instance.track_id} {instance.score:.2f}".strip()
 
 
-def overlay(image: Image, frame: TrackedFrame, opacity: float = 0.5) -> Image:
+def overlay(image: Image, frame: TrackedFrame, opacity: float = 0.3) -> Image:
     """Draws the instances of ``frame`` over its image.
 
     Masks are tinted in their track's colour and outlined, larger ones first; labels go on top of everything, inside

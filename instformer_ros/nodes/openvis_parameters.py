@@ -70,7 +70,7 @@ PARAMETERS = Table(
         Spec("negatives", _DEFAULTS.negatives, "let unpublished other words compete, so that strangers stay unnamed"),
         Spec("class_scores", _DEFAULTS.class_scores, "publish the scores of all words with every instance"),
         Spec("publish_masks", True, "publish masks; without them the messages hold boxes only"),
-        Spec("overlay_opacity", 0.5, "how strongly ~/overlay tints the masks", least=0.0, most=1.0),
+        Spec("overlay_opacity", 0.3, "how strongly ~/overlay tints the masks", least=0.0, most=1.0),
         Spec(
             "image_reliability",
             "auto",

@@ -24,7 +24,7 @@ class OutputSettings:
     """What the outputs take from the parameters of the same names; live."""
 
     publish_masks: bool = True
-    overlay_opacity: float = 0.5
+    overlay_opacity: float = 0.3
     score_threshold: float = 0.1
 
 
