@@ -13,6 +13,7 @@ Exit code 0 if nothing was wrong. ``--plant BUG`` runs a node with a bug in it, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -77,10 +78,11 @@ class Probe:
         self.newest = time.monotonic()  # a result
         self.generations: dict[int, float] = {}  # camera generation: when its first result came
         self.node = rclpy.create_node("soak")
+        self.sleeper = rclpy.create_node("soak_sleeper")  # nobody spins it: its subscriptions are never read
         self._lock = threading.Lock()  # of the checker
         self.node.create_subscription(InstanceArray, "/openvis/instances", self._on_result, 50)
         self.node.create_subscription(Vocabulary, "/openvis/vocabulary", self._on_vocabulary, _LATCHED)
-        self.words = self.node.create_publisher(Vocabulary, "vocabulary", 10)
+        self.words = self.node.create_publisher(Vocabulary, "vocabulary", _LATCHED)
         self.set_words = self.node.create_client(SetVocabulary, "/openvis/set_vocabulary")
         self.reset = self.node.create_client(Reset, "/openvis/reset")
         self._parameters = self.node.create_client(SetParametersAtomically, "/openvis/set_parameters_atomically")
@@ -91,10 +93,8 @@ class Probe:
         threading.Thread(target=self._spin, daemon=True).start()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def _on_result(self, message: InstanceArray) -> None:
         now = time.time()
@@ -156,6 +156,10 @@ class Probe:
         with self._lock:
             self.checker.excuse_latency(time.time() + 1.0)
 
+    def confirmed(self, version: int) -> None:
+        with self._lock:
+            self.checker.confirmed(version, time.time())
+
     def anew(self) -> None:
         with self._lock:
             self.checker.new_session()
@@ -200,7 +204,7 @@ class Resources:
         self.rows.append((time.monotonic() - self._started, pages * os.sysconf("SC_PAGE_SIZE"), threads, files))
 
     def growth(self, settled: float) -> dict[str, float]:
-        """Medians of a window after ``settled`` seconds against the last one: memory as a ratio - 1, others as counts."""
+        """Medians after ``settled`` seconds against those of the end: memory as a ratio - 1, the others as counts."""
         table = np.array(self.rows)
         window = max(10.0, (table[-1, 0] - settled) / 6)
         first = table[(table[:, 0] >= settled) & (table[:, 0] < settled + window)]
@@ -225,14 +229,14 @@ class Soak:
         self.done: Counter[str] = Counter()
         self.recoveries: list[float] = []
         self._second: tuple[int, float] | None = None  # another camera, until then
-        self._views: list[tuple[Any, float]] = []  # subscriptions, until then
+        self._views: list[tuple[Any, Any, float]] = []  # node and subscription, until then
         self._current = 0
 
     def run(self, seconds: float, transitions: bool) -> None:
         """Until the time is over or the node has died."""
         every: list[tuple[float, Any]] = [
-            (1.0, self._words), (3.0, self._parameter), (2.0, self._resources.sample), (7.0, self._view), (25.0, self._reset),
-            (20.0, self._kill_camera), (33.0, self._second_camera),
+            (1.0, self._words), (3.0, self._parameter), (2.0, self._resources.sample), (7.0, self._view),
+            (25.0, self._reset), (20.0, self._kill_camera), (33.0, self._second_camera),
         ]  # fmt: skip
         if transitions:
             every += [(45.0, self._pause), (170.0, self._configure_anew)]
@@ -268,8 +272,7 @@ class Soak:
         if answer is not None:
             if answer.success == ("x" * 300 in names):
                 self._probe.fault("vocabulary", f"{len(names)} words: {answer.message}")
-            with self._probe._lock:
-                self._probe.checker.confirmed(answer.version, time.time())
+            self._probe.confirmed(answer.version)
 
     def _parameter(self) -> None:
         if self._random.random() < 0.25:
@@ -284,20 +287,13 @@ class Soak:
             self._probe.fault("parameter", f"a good value of {name} was refused")
 
     def _view(self) -> None:
-        """Somebody looks for a few seconds; now and then one who never reads what comes."""
+        """Somebody looks for a few seconds; now and then one who asks for every result and reads none."""
         self.done["subscribers"] += 1
-        slow = self._random.random() < 0.3
         kind, topic = self._random.choice([(Image, "/openvis/overlay"), (InstanceArray, "/openvis/instances")])
+        node = self._probe.sleeper if self._random.random() < 0.3 else self._probe.node
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-
-        def read(message: Any) -> None:
-            if slow:
-                time.sleep(0.2)
-
-        where = self._probe.node
-        self._views.append(
-            (where.create_subscription(kind, topic, read if not slow else _forget, qos), time.monotonic() + 4)
-        )
+        subscription = node.create_subscription(kind, topic, lambda message: None, qos)
+        self._views.append((node, subscription, time.monotonic() + 4))
 
     def _reset(self) -> None:
         self.done["resets"] += 1
@@ -358,13 +354,9 @@ class Soak:
         if self._second is not None and now > self._second[1]:
             self._camera.kill(self._second[0])
             self._second = None
-        for subscription, _ in [each for each in self._views if each[1] < now]:
-            self._probe.node.destroy_subscription(subscription)
-        self._views = [each for each in self._views if each[1] >= now]
-
-
-def _forget(message: Any) -> None:
-    """Of a subscriber whose process is busy with other things: the soak's own executor is slow enough."""
+        for node, subscription, _ in [each for each in self._views if each[2] < now]:
+            node.destroy_subscription(subscription)
+        self._views = [each for each in self._views if each[2] >= now]
 
 
 def start_node(bug: str | None, log: Any) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""The openvis node with a planted bug, to prove that the soak sees it: python benchmarks/soak_node.py BUG [ROS arguments].
+"""The openvis node with a planted bug, to prove that the soak sees it: soak_node.py BUG [ROS arguments].
 
 Every bug starts a while after the node does. Nothing of this is known to the package.
 """
