@@ -36,7 +36,7 @@ from instformer_ros.weights import checkpoint
 
 SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
 BASE = toyvis.class_names("base")  # what stages 1 and 2 may see
-STAGES = ("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole", "proposals", "adapters", "rollout")
+STAGES = ("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole", "proposals", "proposals_again", "adapters", "rollout")
 FIRST_SEED = 1_000_000  # of the videos of stage 2; evaluation seeds lie far above
 WIDE, CLOSE, WHOLE = (96, 96), (64, 64), (192, 256)  # scenes of the pre-training, (H, W) in pixels
 
@@ -58,6 +58,7 @@ class Plan:
     whole_steps: int = 150
     whole_batch: int = 32
     proposal_steps: int = 3000
+    proposal_again_steps: int = 4000  # a second cycle of the learning rate, on other frames
     proposal_batch: int = 8
     proposal_points: int = 1024
     adapter_steps: int = 1000
@@ -75,7 +76,7 @@ class Plan:
 SMOKE = Plan(
     scenes=1000, wide_steps=12, wide_schedule=20, wide_batch=64, close_steps=20, close_batch=64,
     again_steps=4, again_batch=64, whole_steps=4, whole_batch=16,
-    proposal_steps=30, proposal_batch=4, proposal_points=256,
+    proposal_steps=30, proposal_again_steps=10, proposal_batch=4, proposal_points=256,
     adapter_steps=10, adapter_batch=4, rollout_videos=2, rollout_steps=20, rollout_batch=4,
 )  # fmt: skip
 
@@ -146,9 +147,14 @@ def train_proposals(model: InstFormer, plan: Plan, seed: int, session: Session, 
     """Stage 1, the proposal network, on frames whose objects are all base ones."""
     stage = ProposalStage(model.proposals, ProposalOptions(points=plan.proposal_points))
     batch = session.share(plan.proposal_batch)
-    schedule = Schedule(plan.proposal_steps, 5e-4, warmup=min(200, plan.proposal_steps // 5), clip=0.1)
     scores = _scores(model, session, validation)
-    run_stage("proposals", stage, lambda: ToyFrames(batch, seed, BASE), schedule, session, evaluate=scores)
+
+    def cycle(name: str, seed: int, steps: int) -> None:
+        schedule = Schedule(steps, 5e-4, warmup=min(200, steps // 5), clip=0.1)
+        run_stage(name, stage, lambda: ToyFrames(batch, seed, BASE), schedule, session, evaluate=scores)
+
+    cycle("proposals", seed, plan.proposal_steps)
+    cycle("proposals_again", seed + 50, plan.proposal_again_steps)
 
 
 def train_adapters(model: InstFormer, plan: Plan, seed: int, session: Session, validation: int = 0) -> None:
@@ -171,7 +177,7 @@ def train_rollout(model: InstFormer, plan: Plan, seed: int, session: Session, va
     def video(index: int) -> toyvis.ToyVideo:
         return toyvis.ToyVideo(FIRST_SEED + 10_000 * seed + index, BASE)
 
-    schedule = Schedule(plan.rollout_steps, 1e-4, warmup=min(50, plan.rollout_steps // 5), clip=1.0)
+    schedule = Schedule(plan.rollout_steps, 3e-4, warmup=min(50, plan.rollout_steps // 5), clip=1.0)
     scores = _scores(model, session, validation)
     run_stage("rollout", RolloutStage(model.rollout), source, schedule, session, workers=0, evaluate=scores)
 
