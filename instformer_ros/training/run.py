@@ -36,7 +36,10 @@ from instformer_ros.weights import checkpoint
 
 SEEN = (*toyvis.class_names("base"), *toyvis.class_names("novel"))  # what the image-text pre-training may see
 BASE = toyvis.class_names("base")  # what stages 1 and 2 may see
-STAGES = ("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole", "proposals", "proposals_again", "adapters", "rollout")
+STAGES = (
+    *("pretrain", "pretrain_close", "pretrain_again", "pretrain_whole"),
+    *("proposals", "proposals_again", "adapters", "rollout"),
+)
 FIRST_SEED = 1_000_000  # of the videos of stage 2; evaluation seeds lie far above
 WIDE, CLOSE, WHOLE = (96, 96), (64, 64), (192, 256)  # scenes of the pre-training, (H, W) in pixels
 
