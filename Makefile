@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint train clean distclean
+.PHONY: help setup build demo test lint train bench clean distclean
 
 # The venv's folder; empty: .venv, or .venv-<distribution> where a ROS 2 is sourced. PYTHON: the interpreter to make it with.
 VENV ?=
@@ -19,6 +19,9 @@ OUTPUT ?= out/demo
 # make test PYTEST_ARGS="-k masks -x", make train TRAIN_ARGS="toyvis --help"
 PYTEST_ARGS ?=
 TRAIN_ARGS ?= toyvis
+
+# make bench: with so many threads of the CPU; DEVICE as above
+THREADS ?= 1
 
 # By the environment, so that words with quotes, commas or non-ASCII letters come through whole.
 export VENV PYTHON VIDEO VOCABULARY MODEL DEVICE OUTPUT
@@ -46,6 +49,16 @@ lint: setup ## ruff and mypy
 
 train: setup ## make the embedded model from nothing
 	@$(RUN) instformer train $(TRAIN_ARGS)
+
+BENCH := $(RUN) instformer bench --device $(DEVICE) --threads $(THREADS)
+bench: setup ## frames a second, stages, peers and sweeps on DEVICE: out/bench/*.json, sweeps.png (see docs/performance.md)
+	@$(BENCH) --size 256x192 --rounds 100 --json out/bench/embedded.json
+	@$(BENCH) --model r50-vitb32 --against eager compiled crops --json out/bench/paper.json
+	@$(BENCH) --model r50-vitb32 --size 640x384 --short 384 --only --against transformers transformers-compiled \
+	  --json out/bench/transformers.json
+	@$(BENCH) --model r50-vitb32 --only --sweep instances words cameras sizes --json out/bench/sweeps.json \
+	  --plot out/bench/sweeps.png
+	@$(RUN) python benchmarks/transport.py --seconds 60 --json out/bench/transport.json
 
 clean: ## remove what was built and written, keep the venv
 	rm -rf build install log out .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

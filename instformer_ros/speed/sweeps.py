@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,11 +38,12 @@ def instances(subject: Subject, size: tuple[int, int], rounds: int) -> dict[str,
 
 
 def words(subject: Subject, size: tuple[int, int], rounds: int) -> dict[str, Any]:
-    """A whole frame with K words in force."""
+    """A whole frame with K words in force; the same instances are published whatever share a word gets."""
     pictures = frames(*size)
 
     def contender(count: int) -> Callable[[], object]:
         engine = subject.engine()
+        engine.settings = replace(engine.settings, score_threshold=0.0)
         engine.use_vocabulary(subject.words(count))
         return player(engine, [{"camera": picture} for picture in pictures])
 
