@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from instformer_ros.ablation.learning import Budget
+    from instformer_ros.model.instformer import InstFormer
 
 
 def add_ablate_options(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +70,7 @@ def ablate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _load(options: argparse.Namespace) -> InstFormer:
     import torch
 
     from instformer_ros.devices import find_device
@@ -79,7 +84,7 @@ def _load(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     return checkpoint.load(find_model(options.model)).to(find_device(options.device))
 
 
-def _budget(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _budget(options: argparse.Namespace) -> Budget:
     from dataclasses import fields
 
     from instformer_ros.ablation.learning import Budget

@@ -77,7 +77,6 @@ class Seed:
         self._device = model.instclip.pixel_mean.device
         self._settings = settings("managed")[0]
         self._texts = TextEncoder(model.instclip, model.config.clip)(ALL_NAMES).clone()
-        # One entry each, for systems that share them follow one another.
         self.proposals = cache(self._proposals)
         self._lessons = cache(self._match)
         self._classifier = cache(self._make_classifier)
