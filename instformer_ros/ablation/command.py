@@ -18,7 +18,9 @@ def add_ablate_options(parser: argparse.ArgumentParser) -> None:
         "system, one seed) is a file; the same command goes on where it was. The defaults take hours on a CPU."
     )
     parser.add_argument("benchmark", choices=["toyvis"], help="the generated benchmark")
-    parser.add_argument("--tables", default="4,5,6,7,8", metavar="N,N", help="which (default: %(default)s)")
+    parser.add_argument(
+        "--tables", default="4,5,6,7,8", metavar="N,N", help="which, in this order (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="cells, progress")
     parser.add_argument(
@@ -110,4 +112,4 @@ def _numbers(text: str, known: tuple[int, ...]) -> list[int]:
         numbers = []
     if not numbers or not set(numbers) <= set(known):
         raise InstformerError(f"tables '{text}': use some of {', '.join(map(str, known))}")
-    return sorted(set(numbers))
+    return list(dict.fromkeys(numbers))

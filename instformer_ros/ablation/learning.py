@@ -102,6 +102,7 @@ def extract_tokens(model: InstFormer, seed: int, budget: Budget, folder: Path) -
 def train_rollout(
     kind: Rollout,
     association: Association,
+    mask_duplicates: bool,
     videos: list[VideoTokens],
     query_width: int,
     seed: int,
@@ -113,11 +114,12 @@ def train_rollout(
         videos = [replace(video, tokens=video.tokens[..., :query_width]) for video in videos]
     torch.manual_seed(seed)
     rollout = RolloutTracker(RolloutConfig(kind, association), videos[0].tokens.shape[-1])
-    stage = RolloutStage(rollout)
+    stage = RolloutStage(rollout, mask_duplicates)
     schedule = Schedule(budget.rollout_steps, 1e-4, warmup=min(50, budget.rollout_steps // 5), clip=1.0)
     batches = ClipBatches(videos, 16, 300 + seed)
     session = Session(folder, Team(torch.device("cpu")), workers=0)
-    run_stage(f"rollout_{kind}_{association}", stage, lambda: batches, schedule, session)
+    name = f"rollout_{kind}_{association}" + ("_masked" if mask_duplicates else "")
+    run_stage(name, stage, lambda: batches, schedule, session)
     return rollout.eval().requires_grad_(False)
 
 

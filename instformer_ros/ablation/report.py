@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from instformer_ros.ablation.running import CLASSIFIERS, Cell, cell_file, read_cell
+from instformer_ros.ablation.running import CLASSIFIERS, Cell, cell_file, read_cell, timing_file
 from instformer_ros.ablation.systems import Table
 from instformer_ros.structures import InstformerError
 
@@ -67,7 +67,7 @@ def format_differences(table: Table, cells: Cells) -> str:
 
 def format_timing(seeds: Iterable[int], folder: Path) -> str:
     """Time to name all proposals of a frame, by classifier, and the ratio to InstCLIP's; empty if never measured."""
-    files = [folder / f"seed{seed}" / "timing.json" for seed in seeds]
+    files = [timing_file(folder, seed) for seed in seeds]
     cells = [read_cell(file) for file in files if file.exists()]
     if not cells:
         return ""

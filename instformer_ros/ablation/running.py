@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import statistics
 import time
@@ -22,7 +23,7 @@ from instformer_ros.ablation.systems import Adapters, Row, System, Table
 from instformer_ros.data.toyvis import ALL_NAMES
 from instformer_ros.evaluation.results import write_json
 from instformer_ros.evaluation.toyvis_run import settings, video_seeds
-from instformer_ros.model.config import Classifier, RolloutConfig
+from instformer_ros.model.config import Association, Classifier, Rollout, RolloutConfig
 from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import ProposalNetwork
@@ -33,6 +34,7 @@ from instformer_ros.structures import InstformerError
 
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 _TIMED_FRAMES = 3
+_MARGIN = System().margin
 
 Cell = dict[str, float]
 
@@ -55,12 +57,17 @@ def systems_of(tables: Iterable[Table]) -> list[System]:
     """All systems of ``tables``, each once; those that share proposals lie together."""
     rows: list[Row] = [row for table in tables for row in table.rows]
     systems = dict.fromkeys(row.system for row in rows)
-    return sorted(systems, key=lambda system: (system.margin != 0.8, system.margin))
+    return sorted(systems, key=lambda system: (system.margin != _MARGIN, system.margin))
 
 
 def cell_file(folder: Path, system: System, seed: int) -> Path:
     """Where the numbers of a cell are."""
     return folder / f"seed{seed}" / f"{system.name}.json"
+
+
+def timing_file(folder: Path, seed: int) -> Path:
+    """Where the times of the classifiers are."""
+    return folder / f"seed{seed}" / "timing.json"
 
 
 def read_cell(path: Path) -> Cell:
@@ -81,7 +88,7 @@ class Seed:
         self._lessons = cache(self._match)
         self._classifier = cache(self._make_classifier)
         self._rollout = cache(self._make_rollout)
-        self._seen: tuple[float, list[SeenVideo]] = (float("nan"), [])
+        self._seen: dict[float, list[SeenVideo]] = {}
         self._tokens: dict[tuple[float, str, str, int], list[Any]] = {}
 
     def run(self, system: System) -> Cell:
@@ -90,7 +97,8 @@ class Seed:
         dense = system.association == "query+token"
         videos = self._see(system.margin)
         tokens = self._tokens_of(system, 1 if dense else every)
-        rollout, scale = self._rollout(system.rollout, system.association), self.model.instclip.clip.logit_scale
+        rollout = self._rollout(system.rollout, system.association, system.mask_duplicates)
+        scale = self.model.instclip.clip.logit_scale
         runs = []
         with torch.inference_mode():
             for n, (video, token) in enumerate(zip(videos, tokens, strict=True), 1):
@@ -100,12 +108,12 @@ class Seed:
 
     def time_classifiers(self) -> Cell:
         """Median seconds to name all N proposals of a frame, by each classifier, interleaved frame by frame."""
-        video = self._see(0.8)[0]
+        video = self._see(_MARGIN)[0]
         seconds: dict[str, list[float]] = {kind: [] for kind in CLASSIFIERS}
         with torch.inference_mode():
             for t in range(_TIMED_FRAMES + 1):
-                image = video.images[t : t + 1]
-                logits = self.proposals(0.8)(image).mask_logits
+                image = video.images[t : t + 1].float()
+                logits = self.proposals(_MARGIN)(image).mask_logits
                 for kind in CLASSIFIERS:
                     classifier = self._classifier(kind, None)
                     start = time.perf_counter()
@@ -119,7 +127,7 @@ class Seed:
         return learning.train_proposals(self.model, margin, self.seed, self.budget, self.folder)
 
     def _match(self) -> list[Any]:
-        return learning.match_base_frames(self.proposals(0.8), self.seed, self.budget, self._device)
+        return learning.match_base_frames(self.proposals(_MARGIN), self.seed, self.budget, self._device)
 
     def _make_classifier(self, kind: Classifier, adapters: Adapters | None) -> InstClip:
         if adapters is not None:
@@ -129,24 +137,27 @@ class Seed:
         classifier.merge_lora()
         return classifier
 
-    def _make_rollout(self, kind: Any, association: Any) -> RolloutTracker:
+    def _make_rollout(self, kind: Rollout, association: Association, mask_duplicates: bool) -> RolloutTracker:
         width = self.model.config.proposals.width
         if kind == "none":
             whole = width + self.model.instclip.embed_dim
             return RolloutTracker(RolloutConfig("none", association), width if association == "query" else whole)
         model = InstFormer(replace(self.model.config, rollout=RolloutConfig("none")))
-        model.proposals, model.instclip = self.proposals(0.8), self.model.instclip
+        model.proposals, model.instclip = self.proposals(_MARGIN), self.model.instclip
         videos = learning.extract_tokens(model, self.seed, self.budget, self.folder)
-        return learning.train_rollout(kind, association, videos, width, self.seed, self.budget, self.folder)
+        return learning.train_rollout(
+            kind, association, mask_duplicates, videos, width, self.seed, self.budget, self.folder
+        )
 
     def _see(self, margin: float) -> list[SeenVideo]:
-        if self._seen[0] != margin:
-            self._tokens.clear()
-            network = self.proposals(margin)
-            seeds = video_seeds(self.seed, self.budget.videos)
-            videos = [see(network, self.model.config, s, self._settings, self._device) for s in seeds]
-            self._seen = (margin, videos)
-        return self._seen[1]
+        """The videos under one margin; beside the default's only the last one's are kept in memory."""
+        if margin not in self._seen:
+            kept = (_MARGIN, margin)
+            self._seen = {m: videos for m, videos in self._seen.items() if m in kept}
+            self._tokens = {key: tokens for key, tokens in self._tokens.items() if key[0] in kept}
+            network, seeds = self.proposals(margin), video_seeds(self.seed, self.budget.videos)
+            self._seen[margin] = [see(network, self.model.config, s, self._settings, self._device) for s in seeds]
+        return self._seen[margin]
 
     def _tokens_of(self, system: System, every: int) -> list[Any]:
         adapters = system.adapters.name if system.adapters else "given"
@@ -165,18 +176,22 @@ def run_cells(
     folder: Path,
     report: Callable[[str], object] = print,
 ) -> None:
-    """Fills in the cells that are not there yet, seed by seed. The adapters of ``model`` must not be merged."""
-    tables = list(tables)
+    """Fills in the cells that are not there yet, table by table in the given order, and seed by seed.
+
+    The adapters of ``model`` must not be merged.
+    """
+    tables, seeds = list(tables), list(seeds)
     for absent in {s.follower: None for s in systems_of(tables) if not is_installed(s.follower)}:
         report(f"{absent} is left out: it needs the library trackers; run 'pip install trackers'")
-    systems = [system for system in systems_of(tables) if is_installed(system.follower)]
-    for seed in seeds:
-        shared = Seed(model, seed, budget, folder)
+    shared = {seed: Seed(model, seed, budget, folder) for seed in seeds}
+    for table, seed in itertools.product(tables, seeds):
         jobs: list[tuple[Path, str, Callable[[], Cell]]] = [
-            (cell_file(folder, system, seed), system.name, partial(shared.run, system)) for system in systems
+            (cell_file(folder, system, seed), system.name, partial(shared[seed].run, system))
+            for system in systems_of([table])
+            if is_installed(system.follower)
         ]
-        if any(table.number == 5 for table in tables):
-            jobs.append((folder / f"seed{seed}" / "timing.json", "timing", shared.time_classifiers))
+        if table.number == 5:
+            jobs.append((timing_file(folder, seed), "timing", shared[seed].time_classifiers))
         for path, name, compute in jobs:
             if path.exists():
                 continue

@@ -42,7 +42,7 @@ class SeenVideo:
     """One video: truth, input and proposals."""
 
     video: ToyVideo
-    images: Tensor  # (T, 3, H, W) float, RGB, 0-255, as the network takes them
+    images: Tensor  # (T, 3, H, W) uint8, RGB, at the network's size
     truth: list[list[Rle | None]]  # [frame][object]; None where it cannot be seen
     frames: list[SeenFrame]
     recall: float  # of all N proposals, frame by frame: mean over the IoU thresholds .50:.05:.95
@@ -70,7 +70,7 @@ def see(
                 found.append(mask_iou(objects, everything).max(1))
             frames.append(_candidates(seen, i, scores[i], everything, settings))
     best = np.concatenate(found)
-    return SeenVideo(video, images, truth, frames, float((best[:, None] >= np.array(THRESHOLDS)).mean()))
+    return SeenVideo(video, images.byte(), truth, frames, float((best[:, None] >= np.array(THRESHOLDS)).mean()))
 
 
 def _candidates(seen: Proposals, i: int, scores: Tensor, masks: list[Rle], settings: Settings) -> SeenFrame:
@@ -102,5 +102,5 @@ def tokens_of(seen: SeenVideo, instclip: InstClip, every: int = 1) -> list[Tenso
         if t % every:
             tokens.append(None)
         else:
-            tokens.append(instclip(seen.images[t : t + 1], frame.logits[None], frame.rows[None])[0])
+            tokens.append(instclip(seen.images[t : t + 1].float(), frame.logits[None], frame.rows[None])[0])
     return tokens

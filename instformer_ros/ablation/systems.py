@@ -45,12 +45,14 @@ class System:
     association: Association = "query"
     rollout: Rollout = "none"
     follower: Follower = "rollout"
+    mask_duplicates: bool = False  # in L_TC other queries of the same object are no negatives
 
     @property
     def name(self) -> str:
         """Names the system in files."""
         adapters = self.adapters.name if self.adapters else "given"
-        return f"a{self.margin:g}_{self.classifier}_{adapters}_{self.association}_{self.rollout}_{self.follower}"
+        rollout = self.rollout + ("-masked" if self.mask_duplicates else "")
+        return f"a{self.margin:g}_{self.classifier}_{adapters}_{self.association}_{rollout}_{self.follower}"
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,15 @@ TABLES: dict[int, Table] = {
             Row("query + token, RNN", System(association="query+token", rollout="rnn"), 4.2),
             Row("query + token, Linear", System(association="query+token", rollout="linear"), 3.7),
             Row("query + token, MLP", System(association="query+token", rollout="mlp"), 3.4),
+            Row(
+                "query + token, RNN, duplicates no negatives",
+                System(association="query+token", rollout="rnn", mask_duplicates=True),
+            ),
             Row("box IoU", System(follower="box-iou")),
             Row("SORT", System(follower="sort")),
             Row("ByteTrack", System(follower="bytetrack")),
         ),
-        ((0, 1), (0, 2), (1, 3), (4, 3), (5, 3), (6, 3), (7, 3), (8, 3)),
+        ((0, 1), (0, 2), (1, 3), (4, 3), (5, 3), (3, 6), (7, 3), (8, 3), (9, 3)),
     ),
     8: Table(
         8,
