@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     import torch
 
 
+def printable(text: str) -> str:
+    """A text of foreign origin for a log or an error: control characters and halves of surrogate pairs escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class InstformerError(Exception):
-    """A problem that the user can mend. Its text is one line: it names the thing and the remedy."""
+    """A problem that the user can mend. Its text is one line, whatever it quotes: it names the thing and the remedy."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Rle(TypedDict):

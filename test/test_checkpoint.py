@@ -140,6 +140,10 @@ def no_dictionary(header: dict[str, str]) -> None:
     header["config"] = "[1, 2]"
 
 
+def nested(header: dict[str, str]) -> None:
+    header["config"] = "[" * 100_000
+
+
 def changed(**values: Any) -> Callable[[dict[str, str]], None]:
     """Sets entries of the config; ``a__b`` is entry b of part a."""
 
@@ -170,6 +174,14 @@ def changed(**values: Any) -> Callable[[dict[str, str]], None]:
         (changed(proposals__width=33), "no network has its config"),
         (changed(proposals__width="wide"), "no network has its config"),
         (changed(proposals__queries=-1), "no network has its config"),
+        (changed(proposals__width=2**16), "has a wrong shape for"),  # terabytes, were it built
+        (changed(proposals__width=2**40), "width is 1099511627776 in its config; at most 131072"),
+        (changed(proposals__decoder_layers=10**6), "decoder_layers is 1000000 in its config; at most 256"),
+        (changed(proposals__backbone__depths=[1, 1, 1, 10**9]), "depths is 1000000000"),
+        (changed(clip__model__text_cfg=3), "give an open_clip model config"),
+        (changed(clip__model__text_cfg__hf_model_name="roberta-base"), "names hf_model_name"),  # is never fetched
+        (changed(clip__model__vision_cfg__timm_model_name="resnet50"), "names timm_model_name"),
+        (nested, "its header is damaged (maximum recursion depth"),
     ],
 )
 def test_a_damaged_header(good: Path, tmp_path: Path, damage: Callable[[dict[str, str]], None], says: str) -> None:

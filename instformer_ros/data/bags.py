@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from instformer_ros.data.source import DEFAULT_FPS, FrameHeader, Image, Source
 from instformer_ros.pixels import decompress, to_rgb
-from instformer_ros.structures import InstformerError
+from instformer_ros.structures import InstformerError, printable
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -133,7 +133,7 @@ def _listed(connections: Sequence[Connection]) -> str:
 
 def _shown(name: str) -> str:
     """A name out of a file, fit for one line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:100])
+    return printable(name[:100])
 
 
 @contextmanager

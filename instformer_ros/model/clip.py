@@ -27,6 +27,10 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
         raise InstformerError(
             f"CLIP architecture '{config.architecture}' is unknown to open_clip; see open_clip.list_models()"
         )
+    # open_clip would fetch these from the internet, and the config may be a foreign checkpoint's.
+    parts = [part for part in (model.get("vision_cfg"), model.get("text_cfg")) if isinstance(part, dict)]
+    if foreign := sorted(key for part in parts for key in part if key.startswith(("timm_", "hf_"))):
+        raise InstformerError(f"CLIP '{config.architecture}' names {foreign[0]}; InstCLIP needs open_clip's own ViT")
     try:
         clip = open_clip.CLIP(
             embed_dim=model["embed_dim"],
@@ -34,7 +38,7 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
             text_cfg=model["text_cfg"],
             quick_gelu=config.quick_gelu,
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InstformerError(
             f"CLIP config of '{config.architecture}': {error}; give an open_clip model config"
         ) from error

@@ -16,7 +16,7 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from instformer_ros.structures import InstformerError
+from instformer_ros.structures import InstformerError, printable
 
 Value = bool | int | float | str | list[str]
 
@@ -63,7 +63,7 @@ class Spec:
         if self.when is When.CONFIGURE and configured:
             return f"'{self.name}' can only change while the node is unconfigured: deactivate it and clean it up first"
         if self.choices and value not in self.choices:
-            return f"'{self.name}' is '{value}': use one of {', '.join(self.choices)}"
+            return printable(f"'{self.name}' is '{value:.40}': use one of {', '.join(self.choices)}")
         if self.check is not None:
             try:
                 self.check(value)

@@ -19,6 +19,7 @@ from instformer_ros.structures import InstformerError
 from instformer_ros.weights.layout import some_of
 
 FORMAT = "instformer_ros/1"
+_DEEPEST, _WIDEST = 256, 2**17  # layers, and any other number, that a config may have; CLIP has 49408 tokens
 
 
 def save(
@@ -71,7 +72,7 @@ def read_header(path: Path) -> dict[str, object]:
         raise InstformerError(f"checkpoint {path} has {found}, not '{FORMAT}'; build one with this version")
     try:
         parsed = {key: json.loads(header[key]) for key in ("config", "licences", "notes")}
-    except (KeyError, ValueError) as error:
+    except (KeyError, RecursionError, ValueError) as error:
         raise InstformerError(f"checkpoint {path}: its header is damaged ({error}); copy or build it again") from error
     return parsed
 
@@ -86,17 +87,22 @@ def load(path: Path) -> InstFormer:
     config = read_header(path)["config"]
     if not isinstance(config, dict):
         raise InstformerError(f"checkpoint {path}: its config is no dictionary; copy or build it again")
-    model = _build(path, ModelConfig.from_dict(config))
-    expected = model.state_dict()
+    _check_numbers(path, "config", config)
+    parsed = ModelConfig.from_dict(config)
+    with torch.device("meta"):  # no memory is taken for sizes that the arrays in the file do not have
+        expected = {key: list(value.shape) for key, value in _build(path, parsed).state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            keys = list(file.keys())
+            _check(path, "lacks", [k for k in expected if k not in keys])
+            _check(path, "has the unexpected", [k for k in keys if k not in expected])
+            wrong = [k for k in keys if file.get_slice(k).get_shape() != expected[k]]
+            _check(path, "has a wrong shape for", wrong)
+            tensors = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
         raise InstformerError(f"checkpoint {path} is truncated ({error}); copy or build it again") from error
-    _check(path, "lacks", [k for k in expected if k not in tensors])
-    _check(path, "has the unexpected", [k for k in tensors if k not in expected])
-    _check(path, "has a wrong shape for", [k for k, v in tensors.items() if v.shape != expected[k].shape])
     _check(path, "has values that are not finite in", _not_finite(tensors))
+    model = _build(path, parsed)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
 
@@ -105,6 +111,22 @@ def _shrunk(value: torch.Tensor, lossless: bool) -> torch.Tensor:
     """In half precision, if that is right."""
     half = value.half() if value.is_floating_point() else value
     return value if lossless and not torch.equal(half.to(value.dtype), value) else half
+
+
+def _check_numbers(path: Path, name: str, value: object) -> None:
+    """Refuses sizes for which building the network, even without its arrays, would take for ever."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(path, str(key), item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(path, name, item)
+    elif isinstance(value, int | float):
+        most = _DEEPEST if name.endswith(("layers", "depths")) else _WIDEST
+        if not abs(value) <= most:  # also refuses NaN
+            raise InstformerError(
+                f"checkpoint {path}: {name:.40} is {value!r:.20} in its config; at most {most} is built"
+            )
 
 
 def _build(path: Path, config: ModelConfig) -> InstFormer:
