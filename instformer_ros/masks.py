@@ -71,7 +71,7 @@ def check(rle: Rle) -> None:
         InstformerError: the counts do not fit the size.
     """
     height, width = rle["size"]
-    counts = rle["counts"]
+    counts: Any = rle["counts"]  # text, as in a json file, too
     if not (0 <= height <= LARGEST_SIDE and 0 <= width <= LARGEST_SIDE and height * width <= MOST_PIXELS):
         raise InstformerError(f"mask of {height}x{width}: too large or negative; write the file anew")
     runs = _run_lengths(counts.encode() if isinstance(counts, str) else counts)
