@@ -117,7 +117,7 @@ def tamper(rng: random.Random, tree: Any) -> Any:
                 case 2 if isinstance(child, int | float):
                     node[key] = rng.choice((child + 1, -child, child * 1000, 2**40, float(child)))
                 case _:
-                    node[key] = rng.choice(_ODD_JSON)
+                    node[key] = copy.deepcopy(rng.choice(_ODD_JSON))
             break
     return tree
 

@@ -116,6 +116,8 @@ def parse(segmentation: Any, height: int, width: int) -> Rle:
     """
     try:
         if isinstance(segmentation, list):  # polygons
+            if not all(abs(value) <= LARGEST_SIDE for polygon in segmentation for value in polygon):
+                raise InstformerError("a polygon far outside of any picture")
             rle = coco.merge(coco.frPyObjects(segmentation, height, width))
         elif isinstance(segmentation["counts"], list):
             rle = coco.frPyObjects(dict(segmentation), *segmentation["size"])
@@ -127,11 +129,15 @@ def parse(segmentation: Any, height: int, width: int) -> Rle:
         counts = counts.encode("ascii") if isinstance(counts, str) else counts
         if not isinstance(counts, bytes):
             raise InstformerError(f"not a run-length encoded mask (counts are {type(counts).__name__})")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except InstformerError:
+        raise
+    except Exception as error:  # pycocotools raises bare ones
         raise InstformerError(f"not a run-length encoded mask ({error})") from error
     if size != [height, width]:
         raise InstformerError(f"mask of {size[1]}x{size[0]} pixels in a video of {width}x{height}")
-    return Rle(size=size, counts=counts)
+    checked = Rle(size=size, counts=counts)
+    check(checked)
+    return checked
 
 
 def area(rle: Rle) -> int:

@@ -178,6 +178,7 @@ def changed(**values: Any) -> Callable[[dict[str, str]], None]:
         (changed(proposals__width=2**40), "width is 1099511627776 in its config; at most 131072"),
         (changed(proposals__decoder_layers=10**6), "decoder_layers is 1000000 in its config; at most 256"),
         (changed(proposals__backbone__depths=[1, 1, 1, 10**9]), "depths is 1000000000"),
+        (changed(clip__model="ViT-B-32"), "no dictionary; give an open_clip model config"),
         (changed(clip__model__text_cfg=3), "give an open_clip model config"),
         (changed(clip__model__text_cfg__hf_model_name="roberta-base"), "names hf_model_name"),  # is never fetched
         (changed(clip__model__vision_cfg__timm_model_name="resnet50"), "names timm_model_name"),

@@ -106,6 +106,25 @@ def test_any_run_lengths(height: int, width: int, counts: bytes | str) -> None:
         assert mask.shape == (height, width) and masks.area(rle) == mask.sum()
 
 
+_numbers = st.one_of(st.integers(), st.floats(), st.integers(-9, 99))
+_forms = st.one_of(
+    st.lists(st.lists(_numbers, max_size=8), max_size=3),
+    st.fixed_dictionaries({"size": st.just([9, 7]), "counts": st.one_of(st.lists(_numbers, max_size=5), st.binary())}),
+    st.none() | st.text() | _numbers,
+)
+
+
+@given(_forms)
+@example([[0, 0, 1e9, 0, 1e9, 1e9]])
+def test_any_segmentation_of_an_annotation_file(segmentation: Any) -> None:
+    try:
+        mask = masks.decode(masks.parse(segmentation, 9, 7))
+    except InstformerError as error:
+        refused(error)
+    else:
+        assert mask.shape == (9, 7)
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 999), st.floats(0, 1))
 def test_every_mask_comes_back(height: int, width: int, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share

@@ -27,6 +27,8 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
         raise InstformerError(
             f"CLIP architecture '{config.architecture}' is unknown to open_clip; see open_clip.list_models()"
         )
+    if not isinstance(model, dict):
+        raise InstformerError(f"CLIP config of '{config.architecture}': no dictionary; give an open_clip model config")
     # open_clip would fetch these from the internet, and the config may be a foreign checkpoint's.
     parts = [part for part in (model.get("vision_cfg"), model.get("text_cfg")) if isinstance(part, dict)]
     if foreign := sorted(key for part in parts for key in part if key.startswith(("timm_", "hf_"))):
