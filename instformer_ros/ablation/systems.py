@@ -140,7 +140,7 @@ TABLES: dict[int, Table] = {
             Row("SORT", System(follower="sort")),
             Row("ByteTrack", System(follower="bytetrack")),
         ),
-        ((0, 1), (0, 2), (1, 3), (4, 3), (5, 3), (3, 6), (7, 3), (8, 3), (9, 3)),
+        ((0, 1), (0, 2), (1, 3), (4, 3), (5, 3), (3, 6), (1, 6), (7, 1), (8, 1), (9, 1)),
     ),
     8: Table(
         8,
