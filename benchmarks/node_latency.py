@@ -49,7 +49,9 @@ _PARTS = ("receive", "wait", "decode", "messages", "publish", "overhead")
 class InstantEngine:
     """Stands for the engine: answers every image with the same instances."""
 
+    device = "none"
     device_memory = 0
+    shortage = ""
     unknown_words: tuple[str, ...] = ()
 
     def __init__(self, settings: Settings, height: int, width: int, count: int) -> None:

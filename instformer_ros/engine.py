@@ -11,7 +11,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instformer_ros import masks as rle
-from instformer_ros.devices import find_device
+from instformer_ros.devices import device_errors, find_device
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
@@ -32,6 +33,7 @@ from instformer_ros.paths import find_model
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
 from instformer_ros.ready_vocabulary import ReadyWords
 from instformer_ros.settings import Settings
+from instformer_ros.shortage import Shortage
 from instformer_ros.structures import (
     Detection,
     InstanceTokens,
@@ -99,6 +101,10 @@ class Engine:
         self.device = device
         self._model = model
         self._network = Network(model, device, precision, graphs)
+        self._shortage = Shortage(self._network.release)
+        self._half = replace(
+            model.config, short_side=model.config.short_side // 2, long_side=model.config.long_side // 2
+        )
         encoder = TextEncoder(model.instclip, model.config.clip)
         self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
         self._ids = itertools.count(1)
@@ -129,7 +135,7 @@ class Engine:
 
         Raises:
             InstformerError: no such model, device or precision, the file is foreign or damaged, or has no weights for
-                the variant.
+                the variant, or the device's memory does not suffice.
         """
         where = find_device(device)
         network = checkpoint.load(find_model(model))
@@ -139,7 +145,8 @@ class Engine:
                 network = InstFormer(network.config)
         if variant is not None:
             network = vary(network, variant)
-        return cls(network, where, settings, precision)
+        with device_errors(where):
+            return cls(network, where, settings, precision)
 
     @property
     def model(self) -> InstFormer:
@@ -166,6 +173,11 @@ class Engine:
         """Bytes that torch has allocated on the GPU; 0 on a CPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
 
+    @property
+    def shortage(self) -> str:
+        """What is done at present because the device's memory did not suffice; "" if it does."""
+        return "memory of the device is short: frames are seen at half size, one by one" if self._shortage.now else ""
+
     def encode_vocabulary(
         self, names: Sequence[str], pause: Callable[[float], None] | None = None
     ) -> EncodedVocabulary:
@@ -177,12 +189,13 @@ class Engine:
                 raise to give up.
 
         Raises:
-            InstformerError: too many words, or one that is too long.
+            InstformerError: too many words, one that is too long, or the device's memory does not suffice.
         """
         words = validate_names(names)
         negatives = live_negatives(self.config.negatives, words) if words else ()
         width = self._model.instclip.embed_dim
-        embeddings = self._texts((*words, *negatives), width, pause).to(self.device)
+        with device_errors(self.device):
+            embeddings = self._texts((*words, *negatives), width, pause).to(self.device)
         unknown = tuple(word for word in words if not self._tokenizer.knows(word))
         return EncodedVocabulary(words, embeddings[: len(words)], embeddings[len(words) :], unknown)
 
@@ -217,18 +230,20 @@ class Engine:
         On a GPU, graphs for this size and one camera are captured; other sizes take that time at their first frame.
         """
         grey = np.full((height, width, 3), 128, np.uint8)
-        with torch.inference_mode():
-            batch = network_input([grey], self.config, self.device)
-            self._network.tokens(batch, self._network.proposals(batch).mask_logits)
+        with device_errors(self.device), torch.inference_mode():
+            self._shortage.work(lambda lean: self._see([grey], None, _Stopwatch(), lean))
 
     def step(self, images: Mapping[str, Image]) -> dict[str, TrackedFrame]:
         """One frame from each of some cameras, in one network pass per frame size.
+
+        Where the device's memory does not suffice, frames are seen one by one at half size for half a minute.
 
         Args:
             images: camera name to RGB picture, (H, W, 3) uint8. Cameras may come and go; each has tracks of its own.
 
         Raises:
-            InstformerError: a picture has another form; nothing has changed then.
+            InstformerError: a picture has another form, nothing has changed then; or memory does not suffice even so.
+            DeviceLostError: the device is of no use any more.
         """
         return self._run(images, None)
 
@@ -261,6 +276,10 @@ class Engine:
 
     def close(self) -> None:
         """Frees the device's memory. The engine is of no use after that."""
+        with device_errors(self.device):
+            self._free()
+
+    def _free(self) -> None:
         self.reset()
         self._texts.clear()
         self._active = _Active(self._active.vocabulary, EncodedVocabulary((), torch.empty(0), torch.empty(0), ()))
@@ -280,27 +299,41 @@ class Engine:
         for camera, image in images.items():
             groups[network_size(image.shape[0], image.shape[1], self.config)].append(camera)
         frames: dict[str, TrackedFrame] = {}
-        with torch.inference_mode(), self._lock:
+        with device_errors(self.device), torch.inference_mode(), self._lock:
             for cameras in groups.values():
                 watch = _Stopwatch()
-                with watch("preprocess"):
-                    batch = network_input([images[camera] for camera in cameras], self.config, self.device)
-                with watch("proposals"):
-                    proposals = self._network.proposals(batch)
-                if given is not None:
-                    replaced = [self._replace_masks(proposals, i, given[c]) for i, c in enumerate(cameras)]
-                    with watch("instclip"):
-                        seen = [
-                            InstanceTokens(p, self._network.tokens(batch[i : i + 1], p.mask_logits, rows))
-                            for i, (p, rows) in enumerate(replaced)
-                        ]
-                else:
-                    with watch("instclip"):
-                        tokens = self._network.tokens(batch, proposals.mask_logits)
-                    seen = [_row(proposals, tokens, i) for i in range(len(cameras))]
+                pictures = [images[camera] for camera in cameras]
+                masks = [given[camera] for camera in cameras] if given is not None else None
+                seen = self._shortage.work(partial(self._see, pictures, masks, watch))
                 for camera, instances in zip(cameras, seen, strict=True):
                     frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())
         return {camera: frames[camera] for camera in images}
+
+    def _see(
+        self,
+        images: Sequence[Image],
+        given: Sequence[NDArray[np.bool_]] | None,
+        watch: _Stopwatch,
+        lean: bool,
+    ) -> list[InstanceTokens]:
+        """What the network makes of pictures of one size, all in one pass; ``lean``: one by one, at half size."""
+        if lean and len(images) > 1:
+            each = ((images[i : i + 1], given and given[i : i + 1]) for i in range(len(images)))
+            return [self._see(image, masks, watch, lean)[0] for image, masks in each]
+        with watch("preprocess"):
+            batch = network_input(images, self._half if lean else self.config, self.device)
+        with watch("proposals"):
+            proposals = self._network.proposals(batch, lean)
+        if given is None:
+            with watch("instclip"):
+                tokens = self._network.tokens(batch, proposals.mask_logits, lean=lean)
+            return [_row(proposals, tokens, i) for i in range(len(images))]
+        replaced = [self._replace_masks(proposals, i, masks) for i, masks in enumerate(given)]
+        with watch("instclip"):
+            return [
+                InstanceTokens(p, self._network.tokens(batch[i : i + 1], p.mask_logits, rows))
+                for i, (p, rows) in enumerate(replaced)
+            ]
 
     def _replace_masks(self, proposals: Proposals, index: int, given: NDArray[np.bool_]) -> tuple[Proposals, Tensor]:
         """The proposals of one image with their masks replaced, and the rows whose queries they took."""
@@ -333,7 +366,8 @@ class Engine:
             published = self._publish(tracks, settings, active.encoded)
         with watch("masks"):
             rows = [track.proposal for track, *_ in published if track.proposal is not None]
-            encoded = dict(zip(rows, self._encode(seen.proposals.mask_logits[0, rows], height, width), strict=True))
+            encode = partial(self._encode, seen.proposals.mask_logits[0, rows], height, width)
+            encoded = dict(zip(rows, self._shortage.work(encode), strict=True))
             nothing = rle.empty(height, width)
         frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
         for track, best, score, scores in published:
@@ -395,13 +429,14 @@ class Engine:
         kept.sort(key=lambda entry: entry[0].id)
         return kept
 
-    def _encode(self, logits: Tensor, height: int, width: int) -> list[Rle]:
+    def _encode(self, logits: Tensor, height: int, width: int, lean: bool) -> list[Rle]:
         """(n, h, w) logits of kept instances to run lengths at the image's size.
 
-        Transposed, as the run lengths are; on a CPU one by one, so that a mask stays in the cache meanwhile.
+        Transposed, as the run lengths are; on a CPU one by one, so that a mask stays in the cache meanwhile; as
+        when memory is short.
         """
         encoded: list[Rle] = []
-        at_once = 1 if self.device.type == "cpu" else len(logits)
+        at_once = 1 if lean or self.device.type == "cpu" else len(logits)
         for part in logits.transpose(1, 2).split(at_once) if len(logits) else ():
             full = F.interpolate(part[None].float(), (width, height), mode="bilinear", align_corners=False)[0]
             encoded += rle.encode_columns((full > 0).cpu().numpy())
@@ -418,7 +453,7 @@ class _Stopwatch:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def copy(self) -> _Stopwatch:
         """Another one that goes on from here."""

@@ -34,15 +34,23 @@ class Network:
         self._propose: Function = Captured(self._run_proposals) if captured else self._run_proposals
         self._name: Function = Captured(self._run_instclip) if captured else self._run_instclip
 
-    def proposals(self, images: Tensor) -> Proposals:
-        """As :meth:`ProposalNetwork.forward`."""
-        return Proposals(*self._propose(images))
+    def proposals(self, images: Tensor, lean: bool = False) -> Proposals:
+        """As :meth:`ProposalNetwork.forward`; ``lean`` without a graph, which keeps its memory."""
+        return Proposals(*(self._run_proposals if lean else self._propose)(images))
 
-    def tokens(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
-        """As :meth:`InstClip.forward`."""
-        if queries is not None:  # given masks, in any number: not worth a graph
+    def tokens(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None, lean: bool = False) -> Tensor:
+        """As :meth:`InstClip.forward`; ``lean`` as for :meth:`proposals`."""
+        if lean or queries is not None:  # given masks, in any number: not worth a graph
             return self._run_instclip(images, mask_logits, queries)[0]
         return self._name(images, mask_logits)[0]
+
+    def release(self) -> None:
+        """Gives back memory that only saves time: graphs, which are captured anew, and what torch keeps for later."""
+        for function in (self._propose, self._name):
+            if isinstance(function, Captured):
+                function.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _run_proposals(self, images: Tensor) -> tuple[Tensor, ...]:
         with autocast(self._device, self.dtype):
@@ -84,6 +92,10 @@ class Captured:
             own.copy_(argument)
         graph.replay()
         return outputs
+
+    def clear(self) -> None:
+        """Forgets the graphs. Results that are still in use keep their memory."""
+        self._graphs.clear()
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]:
         inputs = [argument.clone() for argument in arguments]

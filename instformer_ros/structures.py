@@ -31,6 +31,10 @@ class InstformerError(Exception):
         return printable(super().__str__())
 
 
+class DeviceLostError(InstformerError):
+    """The device fails at everything that this process asks of it from now on."""
+
+
 class Rle(TypedDict):
     """A mask in COCO's compressed run-length encoding (column-major), as ``pycocotools`` writes it."""
 

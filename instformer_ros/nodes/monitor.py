@@ -34,7 +34,9 @@ class Facts:
     fault: str  # why it fell back to unconfigured; "" if it did not
     vocabulary: Vocabulary
     counts: dict[str, Counts]  # by camera
+    device: str  # where the model runs; "" while there is none
     device_memory: int  # bytes
+    shortage: str  # what is done for want of memory; "" for nothing
 
 
 @dataclass
@@ -131,9 +133,12 @@ class Monitor:
                 "vocabulary version": str(facts.vocabulary.version),
                 "words": str(len(facts.vocabulary.names)),
                 "memory": f"{_resident() / _MEBI:.0f} MiB",
+                "device": facts.device or "none",
                 "GPU memory": f"{facts.device_memory / _MEBI:.0f} MiB",
             },
         )
+        if facts.shortage:
+            report.worsen(Level.WARN, facts.shortage)
         if facts.fault:
             report.worsen(Level.ERROR, facts.fault)
         return report
@@ -167,7 +172,7 @@ class Monitor:
         facts = self._facts()
         response.state, response.fault = facts.state, facts.fault
         response.model = self._node.get_parameter("model").value
-        response.device = self._node.get_parameter("device").value
+        response.device = facts.device
         response.vocabulary_version = facts.vocabulary.version
         response.words = len(facts.vocabulary.names)
         response.memory, response.device_memory = _resident(), facts.device_memory

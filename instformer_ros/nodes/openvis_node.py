@@ -92,7 +92,7 @@ class OpenVisNode(LifecycleNode):
         self._target: TargetFrame | None = None
         self._complaints = Throttle()
         self._reset_service: Service[Any, Any] | None = None
-        self._fault = ""
+        self._fault = self._remedy = ""
         PARAMETERS.declare(self)
         self._settings = Settings(**self._values(SETTINGS))
         self._output_settings = OutputSettings(**self._values(OUTPUT_SETTINGS))
@@ -191,7 +191,8 @@ class OpenVisNode(LifecycleNode):
             self._cameras[name] = _Camera(CameraOutputs(self, name, self._value("use_depth")))
         self._words.open(self._pipeline, names)
         self._reset_service = self.create_service(Reset, "~/reset", self._on_reset)
-        self.get_logger().info(f"model '{self._value('model')}' is ready after {time.monotonic() - started:.1f} s")
+        took = time.monotonic() - started
+        self.get_logger().info(f"model '{self._value('model')}' is ready on {engine.device} after {took:.1f} s")
 
     def _release(self) -> bool:
         """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work."""
@@ -222,7 +223,7 @@ class OpenVisNode(LifecycleNode):
             return
         active = any(camera.input for camera in self._cameras.values())
         (self.trigger_deactivate if active else self.trigger_cleanup)()
-        self.get_logger().fatal(f"unconfigured after {self._fault}; to try again: {self._how_to_start}")
+        self.get_logger().fatal(f"unconfigured after {self._fault}{self._remedy}")
 
     def _check_fault(self) -> None:
         if self._fault:
@@ -268,7 +269,11 @@ class OpenVisNode(LifecycleNode):
 
     def died(self, error: BaseException) -> None:
         """The worker has ended: that is a state of the node, not a line in the log alone."""
-        self._fault = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, InstformerError):
+            self._fault, self._remedy = str(error), ""  # it names its own
+        else:
+            self._fault = " ".join(f"{type(error).__name__}: {error}".split())
+            self._remedy = f"; to try again: {self._how_to_start}"
         self._death.trigger()
 
     # --- Tracks -------------------------------------------------------------------------------------------------------
@@ -316,7 +321,9 @@ class OpenVisNode(LifecycleNode):
             fault=self._fault,
             vocabulary=self._words.in_force or Vocabulary(),
             counts=pipeline.counts() if pipeline is not None else {},
+            device=pipeline.device if pipeline is not None else "",
             device_memory=pipeline.device_memory if pipeline is not None else 0,
+            shortage=pipeline.shortage if pipeline is not None else "",
         )
 
     # --- Parameters ---------------------------------------------------------------------------------------------------

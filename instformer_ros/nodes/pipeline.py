@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instformer_ros.nodes.rounds import Rounds
-from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
+from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame, Vocabulary
 
 Pixels = NDArray[np.uint8]
 M = TypeVar("M")  # a camera's message
@@ -40,7 +40,7 @@ P = TypeVar("P", bound=Picture)
 M_contra = TypeVar("M_contra", contravariant=True)
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
 _CLOSING = "vocabulary: the node is being cleaned up; ask again once it is configured"
-_HOPELESS = 30  # passes in a row that fail by an error of ours: the device is lost, or we are broken for good
+_HOPELESS = 30  # passes in a row that fail by an error of ours: we are broken for good
 _FLOWING = 1.0  # seconds since the last pass for which frames count as flowing
 
 
@@ -56,7 +56,13 @@ class EngineLike(Protocol):
     def unknown_words(self) -> tuple[str, ...]: ...
 
     @property
+    def device(self) -> Any: ...
+
+    @property
     def device_memory(self) -> int: ...
+
+    @property
+    def shortage(self) -> str: ...
 
     def warm_up(self) -> None: ...
 
@@ -124,6 +130,7 @@ class Pipeline(Generic[M, P]):
         self._last_pass = float("-inf")
         self._epoch = 0  # results of a pass that began in another one are thrown away
         self._in_vain = 0  # passes in a row that failed by an error of ours
+        self._told = ""  # the shortage of memory at the last pass
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=partial(self._live, run), name=name, daemon=True)
@@ -192,6 +199,16 @@ class Pipeline(Generic[M, P]):
     def device_memory(self) -> int:
         """Bytes on the GPU."""
         return self._engine.device_memory
+
+    @property
+    def device(self) -> str:
+        """Where the engine runs."""
+        return str(self._engine.device)
+
+    @property
+    def shortage(self) -> str:
+        """What the engine does at present for want of memory; "" for nothing."""
+        return self._engine.shortage
 
     def close(self) -> bool:
         """Ends the threads (waiting for the pass under way) and closes the engine. Can be called twice.
@@ -336,10 +353,11 @@ class Pipeline(Generic[M, P]):
             for camera in frames:
                 self._refuse(camera, error)
             self._in_vain += not isinstance(error, InstformerError)
-            if self._in_vain >= _HOPELESS:
+            if self._in_vain >= _HOPELESS or isinstance(error, DeviceLostError):
                 raise
             return
         self._in_vain = 0
+        self._tell_shortage()
         for camera, answer in answers.items():
             if epoch != self._epoch:
                 self._count(camera, "dropped")
@@ -351,6 +369,12 @@ class Pipeline(Generic[M, P]):
                 self._count(camera, "answered")
             except Exception as error:
                 self._refuse(camera, error)
+
+    def _tell_shortage(self) -> None:
+        """Says it once when memory becomes short."""
+        before, self._told = self._told, self._engine.shortage
+        if self._told and not before:
+            self._outlet.complain("engine", InstformerError(self._told))
 
     def _refuse(self, camera: str, error: Exception) -> None:
         self._count(camera, "refused" if isinstance(error, InstformerError) else "failed")

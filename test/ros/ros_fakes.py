@@ -28,7 +28,9 @@ class FakeEngine:
     warm: bool = False
     resets: int = 0
     closed: bool = False
+    device: str = "cpu"
     device_memory: int = 0
+    shortage: str = ""
     fault: Exception | None = None  # raised by every step while it is set
     _frames: dict[str, int] = field(default_factory=dict)
 
