@@ -74,13 +74,19 @@ def test_diagnostics_tell_what_the_node_does(start: Start, world: World) -> None
     assert listener.newest["openvis: node"].message == "active"
     values = listener.values("openvis: node")
     assert values["vocabulary version"] == "1" and values["GPU memory"] == "3 MiB"
-    assert int(values["memory"].split()[0]) > 10
+    assert int(values["memory"].split()[0]) > 10 and values["device"] == "cpu"
     values = listener.values("openvis: camera")
     assert values["topic"] == rig.camera.topic_name
     assert float(values["rate out"].split()[0]) > 1 and (values["tracks"], values["dropped"]) == ("1", "0")
     assert 0 < float(values["latency"].split()[0]) < 2000
     assert {"time of wait", "time of decode", "time of publish"} <= set(values)
     assert listener.newest["openvis: camera"].level == DiagnosticStatus.OK
+    rig.loader.engine.shortage = "memory of the device is short"
+    rig.answer()
+    wait_for(lambda: listener.newest["openvis: node"].level == DiagnosticStatus.WARN, what="the shortage")
+    assert listener.newest["openvis: node"].message == "memory of the device is short"
+    rig.loader.engine.shortage = ""
+    wait_for(lambda: rig.said("is short"), what="the shortage in the log")
     assert rig.set("rate_error", 1000.0).successful
     wait_for(lambda: listener.newest["openvis: camera"].level == DiagnosticStatus.ERROR)
     assert "rate out" in listener.newest["openvis: camera"].message
@@ -106,7 +112,7 @@ def test_the_status_by_service(start: Start) -> None:
         rig.answer()
     status = rig.world.call(GetStatus, "openvis/get_status", GetStatus.Request())
     assert (status.state, status.fault, status.model, status.words) == ("active", "", "toyvis", 2)
-    assert status.vocabulary_version == 1 and status.memory > 10_000_000
+    assert status.device == "cpu" and status.vocabulary_version == 1 and status.memory > 10_000_000
     (camera,) = status.cameras
     assert (camera.name, camera.topic) == ("", rig.camera.topic_name)
     assert (camera.received, camera.answered, camera.tracks) == (3, 3, 1)
@@ -155,6 +161,7 @@ def test_a_worker_that_dies_is_an_error_with_its_reason(
     wait_for(publish_until_it_gives_up, what="the fall back to unconfigured")
     wait_for(lambda: rig.said("unconfigured after RuntimeError: CUDA error: device lost"), what="the reason")
     wait_for(lambda: engine.closed)
+    assert rig.said("to try again: 'ros2 lifecycle set")
     status = rig.world.call(GetStatus, "openvis/get_status", GetStatus.Request())
     assert status.state == "unconfigured" and status.fault == "RuntimeError: CUDA error: device lost"
     assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.transit(Transition.TRANSITION_ACTIVATE)

@@ -19,7 +19,7 @@ from instformer_ros.ros.parameters import Spec, When
 from instformer_ros.ros.qos import choose_reliability
 from instformer_ros.ros.throttle import Throttle
 from instformer_ros.settings import Settings
-from instformer_ros.structures import InstformerError, TrackedFrame, Vocabulary
+from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame, Vocabulary
 
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -270,6 +270,35 @@ def test_a_worker_that_fails_for_ever_ends_and_says_so(make: Make, monkeypatch: 
         wait_for(lambda number=number: len(outlet.complaints) == number + 1)  # type: ignore[misc]
     wait_for(lambda: outlet.deaths == ["device lost"] and engine.closed, what="the end")
     assert pipeline.discard() and pipeline.set_vocabulary(["late"]).cancelled()
+
+
+def test_a_lost_device_ends_the_worker_at_once(make: Make) -> None:
+    pipeline, engine, outlet = make()
+    engine.fault = DeviceLostError("device 'cuda:0' is lost: end this process")
+    pipeline.put("a", 1)
+    wait_for(lambda: outlet.deaths == [str(engine.fault)] and engine.closed, what="the end")
+
+
+def test_frames_that_memory_does_not_suffice_for_are_refused_for_ever(make: Make) -> None:
+    pipeline, engine, outlet = make()
+    engine.fault = InstformerError("memory of device 'cuda:0' does not suffice: end other programs on it")
+    for number in range(40):  # more than would end the worker, were it an error of ours
+        pipeline.put("a", number)
+        wait_for(lambda number=number: pipeline.counts()["a"].refused == number + 1)  # type: ignore[misc]
+    engine.fault = None
+    pipeline.put("a", 99)
+    wait_for(lambda: outlet.published == [("a", 99, 0)])
+    assert not outlet.deaths
+
+
+def test_a_shortage_is_told_once_each_time_it_comes(make: Make) -> None:
+    pipeline, engine, outlet = make()
+    for number, shortage in enumerate(["", "short", "short", "", "short"]):
+        engine.shortage = shortage
+        pipeline.put("a", number)
+        wait_for(lambda number=number: len(outlet.published) == number + 1)  # type: ignore[misc]
+        pipeline.reset().result(10)
+    assert pipeline.shortage == "short" and outlet.complaints == [("engine", "short")] * 2
 
 
 def test_results_of_a_pass_that_was_given_up_are_thrown_away(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
