@@ -97,19 +97,13 @@ def train(videos: list[Clip], folder: Path, steps: int, team: Team) -> Engine:
     model = checkpoint.load(model_path("toyvis")).to(team.device)
     session = Session(folder, team, workers=0)
     schedule = Schedule(steps, 5e-4, warmup=min(100, steps // 5), clip=0.1)
-    run_stage(
-        "proposals",
-        ProposalStage(model.proposals, ProposalOptions(points=2048)),
-        lambda: Frames(videos),
-        schedule,
-        session,
-    )
+    stage = ProposalStage(model.proposals, ProposalOptions(points=2048))
+    run_stage("proposals", stage, lambda: Frames(videos), schedule, session)
     files = extract(model, len(videos), lambda n: videos[n], folder / "tokens", team)
     rollout = Schedule(200, 1e-4, warmup=20, clip=1.0)
     run_stage("rollout", RolloutStage(model.rollout), lambda: ClipBatches(files, 16, 0), rollout, session, workers=0)
-    return Engine(
-        model.eval(), team.device, Settings(score_threshold=0.0, objectness_threshold=0.5, keep_threshold=0.3)
-    )
+    settings = Settings(score_threshold=0.0, objectness_threshold=0.5, keep_threshold=0.3)
+    return Engine(model.eval(), team.device, settings)
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ def test_tracks_count_once_however_many_classes_they_have(tmp_path: Path) -> Non
     assert score("youtube-vis", data, surely)["IDF1"] == ONE  # ... unless the file tells objectness and class apart
     data["annotations"][0]["iscrowd"] = 1
     assert score("youtube-vis", data, perfect(data))["IDF1"] == ONE  # what falls to a crowd is no false alarm
+    assert score("youtube-vis", data, perfect(data)[1:])["IDF1"] == ONE  # and a crowd is nothing to be found
 
 
 def test_the_command_scores_a_file_without_torch(tmp_path: Path) -> None:
