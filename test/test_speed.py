@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from instformer_ros.cli import main
+from instformer_ros.model.crops import CropClip
+from instformer_ros.model.variants import Variant
 from instformer_ros.speed import subjects
 from instformer_ros.speed.peers import compare
 from instformer_ros.speed.timing import Series, interleave
@@ -86,3 +88,11 @@ def test_bad_options_are_one_line(arguments: list[str], said: str, capsys: pytes
     assert code == 2
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_baseline_is_measured_in_the_place_of_the_model() -> None:
+    variant = Variant(classifier="masked-crops", association="query", rollout="none")
+    subject = subjects.load("toyvis", torch.device("cpu"), "fp32", variant=variant)
+    assert isinstance(subject.network.instclip, CropClip)
+    assert subject.config.rollout.association == "query"
+    assert subject.engine().step({"": subjects.frames(64, 48, 1)[0]})[""].frame_index == 0

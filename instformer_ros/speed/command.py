@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instformer_ros.arguments import positive
+from instformer_ros.variant_options import add_variant_options, describe, variant_of
 
 PEERS = ("eager", "compiled", "transformers", "transformers-compiled", "crops")
 SWEEPS = ("instances", "words", "cameras", "sizes")
@@ -38,6 +39,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="store_true", help="only --against and --sweep, no frames and stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the sweeps here (png, svg)")
+    add_variant_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -64,11 +66,12 @@ def run(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
     device = find_device(options.device)
-    subject = subjects.load(options.model, device, options.precision, options.short)
+    subject = subjects.load(options.model, device, options.precision, options.short, variant_of(options))
     width, height = options.size
     result: dict[str, Any] = {
         "environment": environment(device),
         "model": subject.config.name,
+        "variant": describe(options),
         "precision": options.precision,
         "size": f"{width}x{height}",
     }

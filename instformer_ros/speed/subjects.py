@@ -14,6 +14,7 @@ from instformer_ros.data.toyvis import ToyVideo
 from instformer_ros.engine import EncodedVocabulary, Engine
 from instformer_ros.model.config import PRESETS, ModelConfig
 from instformer_ros.model.instformer import InstFormer
+from instformer_ros.model.variants import Variant, vary
 from instformer_ros.paths import model_path
 from instformer_ros.settings import Settings
 from instformer_ros.weights import checkpoint
@@ -60,7 +61,13 @@ class Subject:
         return EncodedVocabulary(tuple(f"word {i}" for i in range(count)), texts, texts[:0], ())
 
 
-def load(model: str, device: torch.device, precision: str, short_side: int | None = None) -> Subject:
+def load(
+    model: str,
+    device: torch.device,
+    precision: str,
+    short_side: int | None = None,
+    variant: Variant | None = None,
+) -> Subject:
     """A preset with random weights (seed 0), an embedded model by its name, or a checkpoint by its path.
 
     Args:
@@ -68,15 +75,18 @@ def load(model: str, device: torch.device, precision: str, short_side: int | Non
         device: where engines of it run.
         precision: of engines of it.
         short_side: at which the network sees pictures, if not at the model's own.
+        variant: parts that differ from the checkpoint's: the paper's baselines.
 
     Raises:
-        InstformerError: there is no such model.
+        InstformerError: there is no such model, or it cannot be varied so.
     """
     if model in PRESETS:
         torch.manual_seed(0)
         network = InstFormer(PRESETS[model])
     else:
         network = checkpoint.load(Path(model) if model.endswith(".safetensors") else model_path(model))
+    if variant is not None:
+        network = vary(network, variant)
     if short_side is not None:
         longer = round(network.config.long_side * short_side / network.config.short_side)
         network.config = replace(network.config, short_side=short_side, long_side=longer)
