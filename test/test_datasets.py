@@ -185,10 +185,10 @@ def test_bad_pictures_are_named_when_they_are_read(tmp_path: Path) -> None:
         video.frame(2)
 
 
-def test_damaged_run_lengths_are_named_when_they_are_decoded(tmp_path: Path) -> None:
+def test_damaged_run_lengths_are_named(tmp_path: Path) -> None:
     def spoil(data: Any) -> None:
         mask = data["annotations"][2]["segmentations"][0]
         mask["counts"] = mask["counts"] * 2
 
-    with pytest.raises(InstformerError, match=r"video 'clip2', frame 0, object 0: mask of 30x40: its run lengths"):
+    with pytest.raises(InstformerError, match=r"annotation 4 \(video 2\), frame 0: mask of 30x40: its run lengths"):
         read(tmp_path, "youtube-vis", spoil).videos[1].frame(0)
