@@ -18,7 +18,7 @@ class Settings:
         InstformerError: a value is out of its range; the message names field, value and range.
     """
 
-    score_threshold: float = 0.1  # publication: least objectness x class score (objectness alone without words)
+    score_threshold: float = 0.05  # publication: least objectness x class score (objectness alone without words)
     objectness_threshold: float = 0.7  # birth: least objectness that founds a track
     keep_threshold: float = 0.5  # least objectness that continues a track
     match_threshold: float = 0.15  # least cosine similarity that continues a track
