@@ -1,4 +1,4 @@
-"""The command line: ``instformer segment | evaluate | bench | train | weights``.
+"""The command line: ``instformer segment | evaluate | ablate | train | bench | weights``.
 
 Only argparse is imported here, so that ``--help`` answers at once; the work lies elsewhere.
 """
@@ -6,6 +6,7 @@ Only argparse is imported here, so that ``--help`` answers at once; the work lie
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from instformer_ros.weights.command import add_weights
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+READER_LEFT = 141  # 128 + SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,10 +34,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Entry point; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C, 141 if ``| head`` left."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            print(end="", flush=True)  # at exit a broken pipe could not be caught any more
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
+        return READER_LEFT
     except KeyboardInterrupt:
         print("instformer: interrupted", file=sys.stderr)
         return INTERRUPTED

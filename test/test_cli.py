@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -255,3 +256,12 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0 and done.stderr.strip() == "[]", done.stderr
     assert "segment" in done.stdout and "--vocabulary" in done.stdout and "--untrained" in done.stdout
     assert time.perf_counter() - start < 20  # generous: machines may be busy
+
+
+def test_a_reader_that_leaves_early_leaves_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does, only sooner
+    command = [sys.executable, "-m", "instformer_ros.cli", "weights", "show", "toyvis"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (cli.READER_LEFT, "")

@@ -14,12 +14,14 @@ from instformer_ros.ros import depth, images
 from instformer_ros.ros.frames import CameraFrame
 from instformer_ros.ros.pairing import APPROXIMATE, Pairing
 from instformer_ros.ros.qos import ImageSubscription
+from instformer_ros.ros.throttle import Throttle
 from instformer_ros.structures import InstformerError
 
 TRANSPORTS = ("raw", "compressed")  # values of the image_transport parameter
 # Best effort hears every publisher, and the message is small enough to arrive.
 _INFO_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-_PATIENCE = 1.0  # seconds without depth, after which images go their way alone
+_PATIENCE = 1.0  # seconds without depth, after which images go their way alone,
+_PATIENCE_IMAGES = 3  # and images: a slow camera may miss some as well
 _REWOUND = 0.5  # seconds by which stamps must fall back to mean that the bag has started again
 
 
@@ -68,6 +70,7 @@ class CameraInput:
         self._info: CameraInfo | None = None
         self._stamp = 0.0  # of the newest image
         self._alone = False  # images do not wait for depth at present
+        self._complaints = Throttle()
         self._sent_alone: Image | CompressedImage | None = None
         prefix = f"{camera}/" if camera else ""
         topic, kind = f"{prefix}image", Image
@@ -127,7 +130,8 @@ class CameraInput:
         if self._pairing is None:
             self._put(Arrival(message, info=self._info))
             return
-        alone = time.monotonic() - self._paired > _PATIENCE
+        self._unpaired += 1
+        alone = self._unpaired > _PATIENCE_IMAGES and time.monotonic() - self._paired > _PATIENCE
         if alone != self._alone:
             self._say_alone(alone)
         if alone:
@@ -140,24 +144,26 @@ class CameraInput:
             self._pairing.depth(message)
 
     def _on_pair(self, image: Image | CompressedImage, depth_image: Image) -> None:
-        self._paired = time.monotonic()
+        self._paired, self._unpaired = time.monotonic(), 0
         if image is not self._sent_alone:
             self._put(Arrival(image, depth_image, self._info))
 
     def _pair_anew(self) -> None:
         self._pairing = Pairing(self._on_pair, self._slop)
         self._paired = time.monotonic()  # the last time
+        self._unpaired = 0  # images since then
         self._sent_alone = None
 
     def _say_alone(self, alone: bool) -> None:
         self._alone = alone
-        depth_topic = self._subscriptions[1].topic_name
-        if alone:
-            self._node.get_logger().warning(
-                f"no depth on '{depth_topic}' with the stamps of '{self.topic_name}': images are taken without it"
-            )
-        else:
-            self._node.get_logger().info(f"depth on '{depth_topic}' again")
+        depth_topic, log = self._subscriptions[1].topic_name, self._node.get_logger()
+        if not alone:
+            if text := self._complaints("again", f"depth on '{depth_topic}' again"):
+                log.info(text)
+        elif text := self._complaints(
+            "alone", f"no depth on '{depth_topic}' with the stamps of '{self.topic_name}': images are taken without it"
+        ):
+            log.warning(text)
 
 
 def decode(camera: str, arrival: Arrival, complain: Callable[[str, InstformerError], None]) -> CameraFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -316,15 +317,30 @@ def test_stamps_may_differ_by_the_slop(eyes: Callable[..., Eyes]) -> None:
 
 def test_images_go_alone_when_depth_stays_away_and_with_it_when_it_is_back(eyes: Callable[..., Eyes]) -> None:
     here = eyes()
-    here.image(1.0)
-    assert not here.put
     here.input._paired -= 2.0  # seconds ago
+    for stamp in (0.8, 0.9, 1.0):
+        here.image(stamp)
+    assert not here.put  # a slow camera that has missed a few
     alone = here.image(1.1)
     assert [(a.image, a.depth) for a in here.put] == [(alone, None)]
     here.depth(1.1)
     assert len(here.put) == 1  # never twice
     image, depth = here.image(1.2), here.depth(1.2)
     assert (here.put[-1].image, here.put[-1].depth) == (image, depth) and len(here.put) == 2
+
+
+def test_depth_that_comes_and_goes_does_not_flood_the_log(eyes: Callable[..., Eyes], monkeypatch: Any) -> None:
+    here = eyes()
+    said: list[str] = []
+    log = types.SimpleNamespace(info=said.append, warning=said.append)
+    monkeypatch.setattr(here.input._node, "get_logger", lambda: log)
+    for n in range(10):
+        for k in range(5):
+            here.input._paired -= 2.0
+            here.image(10.0 * n + k)
+        here.depth(10.0 * n + 4)
+        here.image(10.0 * n + 5)
+    assert [("without it" in text, "again" in text) for text in said] == [(True, False), (False, True)]
 
 
 def test_a_loop_forgets_who_waits(eyes: Callable[..., Eyes]) -> None:
