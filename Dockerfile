@@ -31,4 +31,6 @@ RUN apt-get update \
 
 ENV FASTDDS_DEFAULT_PROFILES_FILE=/ws/install/instformer_ros/share/instformer_ros/config/fastdds.xml
 RUN sed -i '$i source /ws/install/setup.bash' /ros_entrypoint.sh
+# Of SIGTERM alone `ros2 launch` ends without its nodes.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["/ros_entrypoint.sh", "ros2", "launch", "instformer_ros", "openvis.launch.py"]

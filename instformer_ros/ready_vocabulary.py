@@ -80,8 +80,11 @@ def _read(file: Path) -> ReadyWords:
     try:
         array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InstformerError(f"vocabulary embeddings {file}: no .npy file of numbers ({reason})") from error
+        # Numpy's own reason advises to let the file run code.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it cannot be read as one"
+        raise InstformerError(
+            f"vocabulary embeddings {file}: no .npy file of numbers ({reason}); write floats (K, E) with numpy.save"
+        ) from error
     if array.ndim != 2 or array.dtype.kind != "f" or not len(array) or not np.isfinite(array).all():
         raise InstformerError(f"vocabulary embeddings {file}: {array.dtype} {array.shape}; give finite floats (K, E)")
     embeddings = F.normalize(torch.from_numpy(array.astype(np.float32)), dim=-1)
