@@ -31,6 +31,8 @@ _BROKEN, _ODD_STAMP = 0.03, 0.02  # shares of all images
 def main(generation: int, rate: float) -> None:
     """Publishes until it is killed."""
     rng = np.random.default_rng(generation)
+    video = ToyVideo(int(rng.integers(1000)))
+    pictures = [video.frame(t)[0] for t in range(video.length)]  # first: once it is known, it sends
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f"hostile_camera_{generation}")
     raw = node.create_publisher(Image, "image", image_qos(reliability_policy("reliable"), depth=2))
@@ -38,8 +40,6 @@ def main(generation: int, rate: float) -> None:
         CompressedImage, "image/compressed", image_qos(reliability_policy("reliable"), depth=2)
     )
     clock = node.create_publisher(Clock, "/clock", 10)
-    video = ToyVideo(int(rng.integers(1000)))
-    pictures = [video.frame(t)[0] for t in range(video.length)]
     size, encoding, offset, stamp = _SIZES[0], "rgb8", 0.0, 0.0
     due = time.monotonic()
     for number in range(1 << 30):

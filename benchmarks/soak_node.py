@@ -34,10 +34,10 @@ def plant(bug: str) -> None:
         return step(self, images)
 
     def stale_vocabulary(self: Engine, encoded: Any) -> Any:
-        old = self._active.encoded
+        old = self._words.active.encoded
         vocabulary = use(self, encoded)
         if _is_time() and len(old.names) >= len(encoded.names) > 0:
-            self._active = replace(self._active, encoded=old)
+            self._words.active = replace(self._words.active, encoded=old)
         return vocabulary
 
     def reused_id(self: Engine, images: Any) -> Any:

@@ -121,15 +121,7 @@ class BagWriter:
         scores = instance.class_scores if instance.class_scores is not None else np.zeros(0)
         return self._make(
             "Instance",
-            track_id=instance.track_id,
-            state=int(instance.state),
-            age=instance.age,
-            frames_since_seen=instance.frames_since_seen,
-            label_value=instance.label_value,
-            class_index=instance.class_index,
-            class_name=instance.class_name,
-            score=float(instance.score),
-            objectness=float(instance.objectness),
+            **instance.plain_fields(),
             class_scores=np.asarray(scores, np.float32),
             box=types["sensor_msgs/msg/RegionOfInterest"](
                 x_offset=x, y_offset=y, width=width, height=height, do_rectify=False

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +21,19 @@ from torch.nn import functional as F
 
 from instformer_ros import masks as rle
 from instformer_ros.devices import device_errors, find_device
+from instformer_ros.live_vocabulary import ActiveVocabulary, EncodedVocabulary, LiveVocabulary
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.variants import Variant, vary
-from instformer_ros.model.vocabulary import TextEncoder, class_scores, live_negatives, parse_vocabulary, validate_names
+from instformer_ros.model.vocabulary import class_scores, parse_vocabulary
 from instformer_ros.network import Network
 from instformer_ros.paths import find_model
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
 from instformer_ros.ready_vocabulary import ReadyWords
 from instformer_ros.settings import Settings
 from instformer_ros.shortage import Shortage
+from instformer_ros.stopwatch import Stopwatch
 from instformer_ros.structures import (
     Detection,
     InstanceTokens,
@@ -44,7 +44,6 @@ from instformer_ros.structures import (
     TrackedInstance,
     Vocabulary,
 )
-from instformer_ros.text_cache import TextCache
 from instformer_ros.tracking.association import assign
 from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
@@ -56,16 +55,6 @@ _CERTAIN = 20.0  # logit of a given mask
 _LABELS = 65535  # values of a label image
 
 
-@dataclass(frozen=True)
-class EncodedVocabulary:
-    """Words with their embeddings, ready to take effect between two frames."""
-
-    names: tuple[str, ...]
-    embeddings: Tensor  # (K, E) on the engine's device
-    negatives: Tensor  # (M, E) the live negatives that fit these words
-    unknown: tuple[str, ...]  # words that the text model's token table does not hold
-
-
 @dataclass
 class _Camera:
     """What is kept of one camera between frames."""
@@ -73,14 +62,6 @@ class _Camera:
     tracker: Tracker
     life_cycle: str
     frames: int = 0
-
-
-@dataclass(frozen=True)
-class _Active:
-    """The vocabulary in force: version, names and embeddings change together, in one assignment."""
-
-    vocabulary: Vocabulary
-    encoded: EncodedVocabulary
 
 
 class Engine:
@@ -105,13 +86,10 @@ class Engine:
         self._half = replace(
             model.config, short_side=model.config.short_side // 2, long_side=model.config.long_side // 2
         )
-        encoder = TextEncoder(model.instclip, model.config.clip)
-        self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
+        self._words = LiveVocabulary(model, device)
         self._ids = itertools.count(1)
         self._cameras: dict[str, _Camera] = {}
         self._lock = threading.Lock()  # guards the cameras
-        self._swap = threading.Lock()  # guards the version number
-        self._active = _Active(Vocabulary(), self.encode_vocabulary(()))
 
     @classmethod
     def load(
@@ -161,12 +139,12 @@ class Engine:
     @property
     def vocabulary(self) -> Vocabulary:
         """The active one."""
-        return self._active.vocabulary
+        return self._words.active.vocabulary
 
     @property
     def unknown_words(self) -> tuple[str, ...]:
         """Active words that the text model never learnt: it takes their unknown pieces all for the same."""
-        return self._active.encoded.unknown
+        return self._words.active.encoded.unknown
 
     @property
     def device_memory(self) -> int:
@@ -191,13 +169,8 @@ class Engine:
         Raises:
             InstformerError: too many words, one that is too long, or the device's memory does not suffice.
         """
-        words = validate_names(names)
-        negatives = live_negatives(self.config.negatives, words) if words else ()
-        width = self._model.instclip.embed_dim
         with device_errors(self.device):
-            embeddings = self._texts((*words, *negatives), width, pause).to(self.device)
-        unknown = tuple(word for word in words if not self._tokenizer.knows(word))
-        return EncodedVocabulary(words, embeddings[: len(words)], embeddings[len(words) :], unknown)
+            return self._words.encode(names, pause)
 
     def encode_embeddings(self, words: ReadyWords) -> EncodedVocabulary:
         """As :meth:`encode_vocabulary`, from ready-made embeddings of this model's CLIP.
@@ -205,20 +178,12 @@ class Engine:
         Raises:
             InstformerError: they are another CLIP's, to judge by their width.
         """
-        width = self._model.instclip.embed_dim
-        if words.embeddings.shape[1] != width:
-            raise InstformerError(
-                f"vocabulary embeddings have {words.embeddings.shape[1]} numbers; this CLIP has {width}"
-            )
-        negatives = self._texts(live_negatives(self.config.negatives, words.names), width)
-        return EncodedVocabulary(words.names, words.embeddings.to(self.device), negatives.to(self.device), ())
+        with device_errors(self.device):
+            return self._words.encode_embeddings(words)
 
     def use_vocabulary(self, encoded: EncodedVocabulary) -> Vocabulary:
         """Puts words into force from the next frame on, under the next version number. Tracks and their IDs stay."""
-        with self._swap:
-            vocabulary = Vocabulary(self._active.vocabulary.version + 1, encoded.names)
-            self._active = _Active(vocabulary, encoded)
-        return vocabulary
+        return self._words.use(encoded)
 
     def set_vocabulary(self, names: Sequence[str]) -> Vocabulary:
         """:meth:`encode_vocabulary`, then :meth:`use_vocabulary`. No words = everything is tracked, class-agnostic."""
@@ -231,7 +196,7 @@ class Engine:
         """
         grey = np.full((height, width, 3), 128, np.uint8)
         with device_errors(self.device), torch.inference_mode():
-            self._shortage.work(lambda lean: self._see([grey], None, _Stopwatch(), lean))
+            self._shortage.work(lambda lean: self._see([grey], None, Stopwatch(), lean))
 
     def step(self, images: Mapping[str, Image]) -> dict[str, TrackedFrame]:
         """One frame from each of some cameras, in one network pass per frame size.
@@ -281,8 +246,7 @@ class Engine:
 
     def _free(self) -> None:
         self.reset()
-        self._texts.clear()
-        self._active = _Active(self._active.vocabulary, EncodedVocabulary((), torch.empty(0), torch.empty(0), ()))
+        self._words.clear()
         self._model.to("meta")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -294,14 +258,14 @@ class Engine:
     ) -> dict[str, TrackedFrame]:
         for camera, image in images.items():
             check_image(camera, image)
-        settings, active = self.settings, self._active  # one of each for the whole frame
+        settings, active = self.settings, self._words.active  # one of each for the whole frame
         groups: dict[tuple[int, int], list[str]] = defaultdict(list)
         for camera, image in images.items():
             groups[network_size(image.shape[0], image.shape[1], self.config)].append(camera)
         frames: dict[str, TrackedFrame] = {}
         with device_errors(self.device), torch.inference_mode(), self._lock:
             for cameras in groups.values():
-                watch = _Stopwatch()
+                watch = Stopwatch()
                 pictures = [images[camera] for camera in cameras]
                 masks = [given[camera] for camera in cameras] if given is not None else None
                 seen = self._shortage.work(partial(self._see, pictures, masks, watch))
@@ -313,7 +277,7 @@ class Engine:
         self,
         images: Sequence[Image],
         given: Sequence[NDArray[np.bool_]] | None,
-        watch: _Stopwatch,
+        watch: Stopwatch,
         lean: bool,
     ) -> list[InstanceTokens]:
         """What the network makes of pictures of one size, all in one pass; ``lean``: one by one, at half size."""
@@ -349,7 +313,13 @@ class Engine:
         return replaced, rows[None]
 
     def _answer(
-        self, camera: str, image: Image, seen: InstanceTokens, settings: Settings, active: _Active, watch: _Stopwatch
+        self,
+        camera: str,
+        image: Image,
+        seen: InstanceTokens,
+        settings: Settings,
+        active: ActiveVocabulary,
+        watch: Stopwatch,
     ) -> TrackedFrame:
         """Tracks one camera's proposals and publishes them."""
         height, width = image.shape[:2]
@@ -441,25 +411,6 @@ class Engine:
             full = F.interpolate(part[None].float(), (width, height), mode="bilinear", align_corners=False)[0]
             encoded += rle.encode_columns((full > 0).cpu().numpy())
         return encoded
-
-
-class _Stopwatch:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def copy(self) -> _Stopwatch:
-        """Another one that goes on from here."""
-        other = _Stopwatch()
-        other.seconds = dict(self.seconds)
-        return other
 
 
 def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:

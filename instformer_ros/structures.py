@@ -102,6 +102,20 @@ class TrackedInstance:
     rle: Rle  # full image size; an empty mask when coasting
     class_scores: NDArray[np.float32] | None = None  # (K,) aligned with the vocabulary, or None
 
+    def plain_fields(self) -> dict[str, int | float | str]:
+        """The numbers and words that a message holds under the same names."""
+        return {
+            "track_id": self.track_id,
+            "state": int(self.state),
+            "age": self.age,
+            "frames_since_seen": self.frames_since_seen,
+            "label_value": self.label_value,
+            "class_index": self.class_index,
+            "class_name": self.class_name,
+            "score": float(self.score),
+            "objectness": float(self.objectness),
+        }
+
 
 @dataclass
 class TrackedFrame:

@@ -607,7 +607,7 @@ def test_timings_name_the_stages_in_order(engine: Engine) -> None:
 def test_a_closed_engine_keeps_no_words(network: InstFormer) -> None:
     engine = Engine(copy.deepcopy(network), find_device("cpu"), LOOSE)
     engine.set_vocabulary(WORDS)
-    assert engine._texts._memory and len(engine._active.encoded.embeddings)
+    assert engine._words._texts._memory and len(engine._words.active.encoded.embeddings)
     engine.close()
-    assert not engine._texts._memory and not len(engine._active.encoded.embeddings)
+    assert not engine._words._texts._memory and not len(engine._words.active.encoded.embeddings)
     assert all(parameter.is_meta for parameter in engine._model.parameters())

@@ -220,7 +220,7 @@ def test_warming_up_and_words_know_shortage_too(engine: Engine, monkeypatch: pyt
     def fail(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(engine, "_texts", fail)
+    monkeypatch.setattr(engine._words, "_texts", fail)
     with pytest.raises(InstformerError, match="memory of device"):
         engine.set_vocabulary(["red mug"])
     assert engine.vocabulary.names == ("mug",)
@@ -252,7 +252,7 @@ def test_a_lost_device_is_told_of_by_every_way_in(
 
     monkeypatch.setattr(devices, "is_lost", lambda device: True)
     monkeypatch.setattr(engine._network, "_propose", lost)
-    monkeypatch.setattr(engine, "_texts", lost)
+    monkeypatch.setattr(engine._words, "_texts", lost)
     monkeypatch.setattr(engine, "_free", lost)
     for way in (lambda: engine.step(images_of(video, "")), engine.warm_up, engine.close):
         with pytest.raises(DeviceLostError, match="unspecified launch failure"):

@@ -6,6 +6,7 @@ import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
@@ -38,18 +39,15 @@ def instance_array(
     )
 
 
+def serialised(frame: TrackedFrame) -> bytes:
+    """The answer to an image as it goes over the wire, under an empty header."""
+    return bytes(serialize_message(instance_array(frame, Header())))
+
+
 def _instance(instance: TrackedInstance, masks: bool, surface: Surface | None) -> InstanceMessage:
     x, y, width, height = instance.box
     message = InstanceMessage(
-        track_id=instance.track_id,
-        state=int(instance.state),
-        age=instance.age,
-        frames_since_seen=instance.frames_since_seen,
-        label_value=instance.label_value,
-        class_index=instance.class_index,
-        class_name=instance.class_name,
-        score=float(instance.score),
-        objectness=float(instance.objectness),
+        **instance.plain_fields(),
         box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
         mask_encoding=InstanceMessage.MASK_COCO_RLE if masks else InstanceMessage.MASK_NONE,
     )

@@ -75,16 +75,13 @@ def time_stages(subject: Subject, pictures: Sequence[Image], rounds: int) -> dic
     return result
 
 
-def message_maker() -> Callable[[TrackedFrame], Any] | None:
+def message_maker() -> Callable[[TrackedFrame], bytes] | None:
     """What fills and serialises the message of a frame; None where there is no ROS."""
     try:
-        from rclpy.serialization import serialize_message
-        from std_msgs.msg import Header
-
-        from instformer_ros.ros.messages import instance_array
+        from instformer_ros.ros.messages import serialised
     except ImportError:
         return None
-    return lambda frame: serialize_message(instance_array(frame, Header()))
+    return serialised
 
 
 def _watch(module: nn.Module, name: str, laps: dict[str, list[float]], device: torch.device) -> None:
