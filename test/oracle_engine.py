@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,10 @@ def install(monkeypatch: Any) -> types.ModuleType:
     module.Engine = Engine  # type: ignore[attr-defined]
     module.Settings = Settings  # type: ignore[attr-defined]
     module.parse_vocabulary = parse_vocabulary  # type: ignore[attr-defined]
+    users = ("instformer_ros.segment", "instformer_ros.evaluation.toyvis_command")  # they hold names of an engine
+    for name in users:
+        importlib.import_module(name)  # with the real one, which comes back after the test
     monkeypatch.setitem(sys.modules, "instformer_ros.engine", module)
-    for name in ("instformer_ros.segment", "instformer_ros.evaluation.toyvis_command"):
-        monkeypatch.delitem(sys.modules, name, raising=False)  # they hold names of the real one
+    for name in users:
+        monkeypatch.delitem(sys.modules, name)
     return module

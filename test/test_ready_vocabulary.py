@@ -110,8 +110,6 @@ def test_segment_takes_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    # Another test may have had a stand-in for the engine when the module was first imported.
-    monkeypatch.setattr("instformer_ros.segment.Engine", Engine)
     checkpoint.save(tiny.model(), tmp_path / "tiny.safetensors", {})
     (tmp_path / "words").mkdir()
     write(tmp_path / "words", "coco.npy", 80)
