@@ -162,7 +162,8 @@ class Pipeline(Generic[M, P]):
         try:
             self._between_frames(lambda: None).result(_JOIN)
         except FutureTimeout:
-            self._epoch += 1
+            with self._changed:
+                self._epoch += 1
             return False
         except CancelledError:
             pass  # it is closed already
