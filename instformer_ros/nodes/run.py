@@ -17,6 +17,7 @@ from rclpy.node import Node
 
 from instformer_ros.memory import keep_freed_memory
 from instformer_ros.structures import InstformerError
+from instformer_ros.threads import wait_without_spinning
 
 
 class Finished(Exception):
@@ -44,6 +45,7 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
     """
     starting = True
     keep_freed_memory()
+    wait_without_spinning()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         """Before it spins, an exception ends a slow start; after that rclpy, which heard the signal too, ends it."""
