@@ -38,17 +38,24 @@ ARGUMENTS = [
     (
         "transport_profile",
         str(SHARE / "config" / "fastdds.xml"),
-        "Fast DDS profile with shared memory for images (empty: Fast DDS's defaults); the environment's goes first",
+        "Fast DDS profile with shared memory for images; none: Fast DDS's defaults; the environment's goes first",
     ),
 ]
 CHOSEN = ("model", "device", "target_frame")  # parameters that an argument, if not empty, takes over
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2, 3
 WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
+DEFAULT_TRANSPORT = ("none", "")  # ros2 launch takes no empty argument, an including launch file does
+SWITCH = ["true", "false", "True", "False"]
+CHOICES = {
+    **dict.fromkeys(("loop", "rviz", "autostart", "respawn", "use_sim_time"), SWITCH),
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
+}
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """All that the arguments ask for."""
     given = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
+    check(given)
     sim_time = {"use_sim_time": given["use_sim_time"].lower() == "true"}
     given["camera_info"] = given["camera_info"] or "".join([*given["image"].rpartition("/")[:2], "camera_info"])
     common = {
@@ -59,7 +66,9 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "arguments": ["--ros-args", "--log-level", given["log_level"]],
     }
     actions: list[LaunchDescriptionEntity] = []
-    if given["transport_profile"] and not any(name in os.environ for name in PROFILE_VARIABLES):
+    if given["transport_profile"] not in DEFAULT_TRANSPORT and not any(
+        name in os.environ for name in PROFILE_VARIABLES
+    ):
         variable = PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") not in WITH_FAST_DDS_2]
         actions.append(SetEnvironmentVariable(variable, given["transport_profile"]))
 
@@ -93,6 +102,17 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return actions
 
 
+def check(given: dict) -> None:
+    """Raises ValueError for what would only be noticed later, or never."""
+    for name, without in (("params_file", ()), ("transport_profile", DEFAULT_TRANSPORT)):
+        if given[name] not in without and not Path(given[name]).is_file():
+            raise ValueError(f"{name}:={given[name]}: there is no such file")
+    try:
+        float(given["rate"])
+    except ValueError:
+        raise ValueError(f"rate:={given['rate']}: give a number, 10.0 say") from None
+
+
 def rviz(given: dict, sim_time: dict) -> LaunchDescriptionEntity:
     """RViz, or a word about its absence."""
     try:
@@ -117,5 +137,8 @@ def rviz(given: dict, sim_time: dict) -> LaunchDescriptionEntity:
 
 def generate_launch_description() -> LaunchDescription:
     """Called by ``ros2 launch``."""
-    declared = [DeclareLaunchArgument(n, default_value=value, description=text) for n, value, text in ARGUMENTS]
+    declared = [
+        DeclareLaunchArgument(name, default_value=value, description=text, choices=CHOICES.get(name))
+        for name, value, text in ARGUMENTS
+    ]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])

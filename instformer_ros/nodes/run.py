@@ -59,7 +59,7 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        rclpy.init(args=list(args) if args is not None else None)
+        _init(args)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))
@@ -105,6 +105,15 @@ def parting_logger(node: Node) -> Any:
     Once a signal has ended the context, the node's own one can only complain that it does not reach /rosout.
     """
     return node.get_logger() if node.context.ok() else get_logger(f"{node.get_name()}_node")
+
+
+def _init(args: Sequence[str] | None) -> None:
+    """Raises InstformerError for ROS arguments that are no good: a parameter file that is not there, say."""
+    try:
+        rclpy.init(args=list(args) if args is not None else None)
+    except RuntimeError as error:  # of rclpy's kinds, which have no public names
+        reason = " ".join(str(error).split(", at ")[0].split())  # without the places in the sources of rcl
+        raise InstformerError(f"ROS arguments: {reason}") from None
 
 
 def _ignore_signals() -> None:

@@ -81,6 +81,20 @@ def test_every_argument_is_documented(launch: Callable[..., Launch], file: str) 
 
 
 @needs_launch
+@pytest.mark.parametrize(
+    "argument",
+    ["respawn:=maybe", "use_sim_time:=1", "log_level:=loud", "rate:=fast", "params_file:=/no.yaml"],
+)
+def test_a_bad_argument_ends_the_launch_by_name(launch: Callable[..., Launch], argument: str) -> None:
+    refused = launch("instformer_ros", "demo.launch.py", argument)
+    assert refused.process.wait(60.0) == 1, refused.output
+    name, _, value = argument.partition(":=")
+    said = [line for line in refused.output.splitlines() if "[ERROR] [launch]" in line]
+    assert len(said) == 1 and name in said[0] and value in said[0], refused.output
+    assert "process started" not in refused.output
+
+
+@needs_launch
 def test_a_video_in_a_namespace_and_a_clean_end(launch: Callable[..., Launch], world: World, tmp_path: Path) -> None:
     """Two levels of namespaces, a parameter file, other topics; Ctrl-C ends all of it with code 0 and no traceback."""
     outer = tmp_path / "robot.launch.py"

@@ -134,6 +134,21 @@ def test_openvis_says_in_a_line_why_it_cannot_start(start: Start) -> None:
     assert re.search(r"^error: parameter .*score_threshold.*$", output, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--params-file", "/nowhere.yaml"), "--params-file /nowhere.yaml"),
+        (("--log-level", "loud"), "--log-level loud"),
+        (("-r", "image:=my topic"), "image:=my topic"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_ros_arguments_that_are_no_good_are_an_error(start: Start, arguments: tuple[str, ...], words: str) -> None:
+    output = start("-m", "instformer_ros.nodes.camera", "--ros-args", *arguments, source="toyvis:1").ends_with(1)
+    said = [line for line in output.splitlines() if line.startswith("error: ROS arguments: ")]
+    assert len(said) == 1 and words in said[0] and "/src/" not in said[0], output
+
+
 # --- The camera -------------------------------------------------------------------------------------------------------
 
 _CAMERA = ("-m", "instformer_ros.nodes.camera")
