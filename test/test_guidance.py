@@ -44,6 +44,18 @@ def test_a_patch_takes_its_largest_logit() -> None:
     assert bias[0, 0].max() > 4, "one pixel of the mask suffices"
 
 
+@pytest.mark.parametrize(
+    ("size", "patch"), [((32, 48), 16), ((36, 44), 16), ((44, 60), 4), ((8, 4), 32), ((40, 24), 8)]
+)
+def test_only_pixels_that_can_be_the_largest_are_looked_at(size: tuple[int, int], patch: int) -> None:
+    """The short way that whole mask cells allow, against the definition; ragged patches as well."""
+    logits = torch.randn(2, 11, size[0] // 4, size[1] // 4, generator=torch.Generator().manual_seed(3)).double()
+    full = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    full = F.pad(full, (0, -size[1] % patch, 0, -size[0] % patch), value=-math.inf)
+    wanted = F.max_pool2d(full, patch).flatten(2)
+    assert (guidance_bias(logits, size, patch, InstClipConfig()) - wanted).abs().max() < 1e-12
+
+
 def test_what_lies_beyond_the_picture_does_not_count() -> None:
     """The masks' last row and column reach beyond a picture whose size is no multiple of their stride."""
     logits = torch.full((1, 1, 3, 3), -5.0)

@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 from instformer_ros.model.config import Classifier, ClipConfig, InstClipConfig
 from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.model.instclip import InstClip
+from instformer_ros.model.normalise import normalise
 
 _CHUNK = 16  # pictures a pass of CLIP
 
@@ -47,7 +48,7 @@ class CropClip(InstClip):
             return images.new_zeros(batch, 0, self.embed_dim)
         masks = F.interpolate(mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
         masks = (masks[..., :height, :width] > 0).flatten(0, 1)
-        frames = (images - self.pixel_mean) / self.pixel_std
+        frames = normalise(images, self.pixel_mean, self.pixel_std)
         owner = torch.arange(batch, device=images.device).repeat_interleave(instances)
         tokens = [
             self.clip.encode_image(self._pictures(frames[owner[rows]], masks[rows]), normalize=True)

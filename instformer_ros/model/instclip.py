@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from instformer_ros.model.clip import build_clip
 from instformer_ros.model.config import ClipConfig, InstClipConfig
-from instformer_ros.model.guidance import guidance_bias, guidance_matrix, own_key_bias
+from instformer_ros.model.guidance import guidance_bias, guidance_matrix
 from instformer_ros.model.lora import BlockWeights, Lora, block_weights
+from instformer_ros.model.normalise import normalise
 
 
 @dataclass
@@ -127,11 +128,13 @@ class InstClip(nn.Module):
 
     def _patches(self, images: Tensor) -> Tensor:
         """Embedded patches with their positions, (B, P, D). The border is padded with the mean colour."""
-        x = (images - self.pixel_mean) / self.pixel_std
+        x = normalise(images, self.pixel_mean, self.pixel_std)
         x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch))
-        x = self.visual.conv1(x)
-        position = resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, x.shape[-2:])
-        return x.flatten(2).transpose(1, 2) + position
+        # CLIP's convolution as the matrix product that it is
+        x = x.permute(0, 2, 3, 1).unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
+        grid = (x.shape[1], x.shape[2])
+        x = F.linear(x.flatten(3).flatten(1, 2), self.visual.conv1.weight.permute(0, 2, 3, 1).flatten(1))
+        return x + resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, grid)
 
     def _weights(self) -> list[BlockWeights]:
         """The weights of all blocks, adapted where there are adapters."""
@@ -143,24 +146,28 @@ class InstClip(nn.Module):
     def _two_streams(
         self, context: Tensor, tokens: Tensor, bias: Tensor, context_wanted: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Both streams through all blocks. Unless it is wanted, the context stops before its last block ends."""
-        instances = tokens.shape[1]
-        own = own_key_bias(instances, bias).expand(bias.shape[0], -1, -1)
+        """Both streams through all blocks. Unless it is wanted, the context gives only keys and values in the last.
+
+        They meet in the attention alone: for all else they are one list of tokens, so that weights are read once.
+        """
         first = 0 if self.config.register_visible else 1
         least = 0 if self.config.register else 1  # first key of the context that the context itself sees
-        seen = F.pad(bias, (1 - first, 0))  # a visible register has bias 0
-        mask = torch.cat([seen, own], -1)[:, None]  # (B, 1, N, [R] + P + N)
+        mask = F.pad(bias, (1 - first, 0))[:, None]  # (B, 1, N, [R] + P); a visible register has bias 0
+        split = context.shape[1]
+        x = torch.cat([context, tokens], 1)
         for block, weights in zip(self.blocks, self._weights(), strict=True):
-            q, k, v = _project(block, weights, context)
-            iq, ik, iv = _project(block, weights, tokens)
-            keys = torch.cat([k[:, :, first:], ik], 2)
-            values = torch.cat([v[:, :, first:], iv], 2)
-            if context_wanted or block is not self.blocks[-1]:
-                attended = F.scaled_dot_product_attention(q, k[:, :, least:], v[:, :, least:])
-                context = _finish(block, weights, context, attended)
-            attended = F.scaled_dot_product_attention(iq, keys, values, mask.to(iq.dtype))
-            tokens = _finish(block, weights, tokens, attended)
-        return context, tokens
+            asking = 0 if context_wanted or block is not self.blocks[-1] else split
+            q, k, v = _project(block, weights, x, asking)
+            seen, own = slice(first, split), slice(split, None)
+            attended = _attend_guided(
+                q[:, :, split - asking :], k[:, :, seen], v[:, :, seen], k[:, :, own], v[:, :, own], mask
+            )
+            if not asking:
+                keys, values = k[:, :, least:split], v[:, :, least:split]
+                frame = F.scaled_dot_product_attention(q[:, :, :split], keys, values)
+                attended = torch.cat([frame, attended], 2)
+            x = _finish(block, weights, x[:, asking:], attended)
+        return (context, x) if asking else (x[:, :split], x[:, split:])
 
     def _one_attention(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         instances = tokens.shape[1]
@@ -172,11 +179,28 @@ class InstClip(nn.Module):
         return torch.cat([x[:, :1], x[:, 1 + instances :]], 1), x[:, 1 : 1 + instances]
 
 
-def _project(block: Any, weights: BlockWeights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pre-norm and projection of one block, each (B, heads, tokens, D / heads)."""
-    packed = F.linear(block.ln_1(x), weights.in_proj, block.attn.in_proj_bias)
-    q, k, v = packed.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+def _project(block: Any, weights: BlockWeights, x: Tensor, asking: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Pre-norm and projection of one block, each (B, heads, tokens, D / heads); queries from token ``asking`` on."""
+    x, bias, heads = block.ln_1(x), block.attn.in_proj_bias, block.attn.num_heads
+    if asking:
+        width = x.shape[-1]
+        q = F.linear(x[:, asking:], weights.in_proj[:width], bias[:width]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        packed = F.linear(x, weights.in_proj[width:], bias[width:])
+        k, v = packed.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    else:
+        q, k, v = F.linear(x, weights.in_proj, bias).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
+
+
+def _attend_guided(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor, bias: Tensor) -> Tensor:
+    """Attention of instances (B, heads, N, d) to the keys (B, heads, K, d), with a bias, and each to its own key.
+
+    The own key is one more column of the scores, in place of the N that a mask over all instances would need.
+    """
+    q = q * q.shape[-1] ** -0.5
+    own = (q * own_k).sum(-1, keepdim=True)
+    shares = torch.cat([q @ k.transpose(-2, -1) + bias, own], -1).softmax(-1)
+    return shares[..., :-1] @ v + shares[..., -1:] * own_v
 
 
 def _finish(block: Any, weights: BlockWeights, x: Tensor, attended: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.crops import CropClip
-from instformer_ros.model.fold import fold_batch_norms
+from instformer_ros.model.fold import fold_batch_norms, fold_quick_gelu
 from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.proposals import ProposalNetwork
 from instformer_ros.model.rollout import RolloutTracker, tracking_width
@@ -40,10 +40,11 @@ class InstFormer(nn.Module):
     def prepare(self) -> InstFormer:
         """Makes the network ready for inference, in place; no checkpoint of it can be written after that.
 
-        Adapters go into CLIP's weights and batch normalisations into convolutions. Maps lie channels-last: one is then
-        a list of tokens without being copied.
+        Adapters and the factor of QuickGELU go into CLIP's weights, batch normalisations into convolutions. Maps lie
+        channels-last: one is then a list of tokens without being copied.
         """
         self.eval().requires_grad_(False)
         self.instclip.merge_lora()
         fold_batch_norms(self.proposals)
+        fold_quick_gelu(self.instclip.blocks)
         return self.to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from instformer_ros.model.backbone import build_backbone
 from instformer_ros.model.config import ProposalConfig
 from instformer_ros.model.guidance import MASK_STRIDE
 from instformer_ros.model.mask_decoder import DecoderOutput, MaskDecoder
+from instformer_ros.model.normalise import normalise
 from instformer_ros.model.pixel_decoder import PixelDecoder
 from instformer_ros.structures import Proposals
 
@@ -34,7 +35,7 @@ class ProposalNetwork(nn.Module):
     def decode(self, images: Tensor, deep: bool = False) -> list[DecoderOutput]:
         """All heads; see :meth:`MaskDecoder.forward`. ``images`` as in :meth:`forward`."""
         height, width = images.shape[-2:]
-        x = (images - self.pixel_mean) / self.pixel_std
+        x = normalise(images, self.pixel_mean, self.pixel_std)
         x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))  # with the mean colour
         outputs = self.mask_decoder(*self.pixel_decoder(self.backbone(x)), deep=deep)
         for output in outputs:
