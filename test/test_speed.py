@@ -49,6 +49,25 @@ def test_peers(peer: str) -> None:
     assert comparison["ratio"]["wall"] > 0
 
 
+def test_a_peer_that_does_not_work_here_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: object) -> object:
+        def call() -> None:
+            raise RuntimeError("no compiler\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    arguments = ["--size", "96x64", "--short", "64", "--rounds", "1", "--only", "--against", "compiled", "eager"]
+    assert main(["bench", *arguments, "--json", str(tmp_path / "a.json")]) == 0
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["against"]
+    assert "no compiler" in result["compiled"]["not_measured"]
+    assert "and much more" not in result["compiled"]["not_measured"]
+    assert result["eager"]["ratio"]["wall"] > 0
+    assert "against compiled: not measured: torch.compile does not work here" in capsys.readouterr().out
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures, prints and writes.
 
     Raises:
-        InstformerError: model, device, precision or a peer is of no use.
+        InstformerError: model, device or precision is of no use.
     """
     import cv2
     import torch
@@ -80,8 +80,13 @@ def run(options: argparse.Namespace) -> int:
         result |= measure_frames(subject, options.size, options.rounds)
     for peer in options.against:
         picture = subjects.frames(width, height, 1)[0]
-        result.setdefault("against", {})[peer] = compare(subject, peer, picture, options.rounds)
-        print(f"\nagainst {peer}\n" + format_comparison(result["against"][peer]), flush=True)
+        try:
+            comparison = compare(subject, peer, picture, options.rounds)
+            print(f"\nagainst {peer}\n" + format_comparison(comparison), flush=True)
+        except InstformerError as error:  # it is not installed, say: the rest is measured all the same
+            comparison = {"not_measured": str(error)}
+            print(f"\nagainst {peer}: not measured: {error}", flush=True)
+        result.setdefault("against", {})[peer] = comparison
     for name in options.sweep:
         result.setdefault("sweeps", {})[name] = sweep_of[name](subject, options.size, options.rounds)
         print(f"\n{name}\n" + format_sweep(result["sweeps"][name]), flush=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import open_clip
+import PIL.Image
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.ops import masks_to_boxes, roi_align
+from torchvision.ops import masks_to_boxes
 
 from instformer_ros.model.precision import find_precision
 from instformer_ros.network import Network, autocast
@@ -24,13 +25,13 @@ def compare(subject: Subject, peer: str, picture: Image, rounds: int) -> dict[st
     - *eager*: our own network as training builds it (nothing folded, channels first), proposals and tokens; on a GPU
       without graphs. *compiled*: that through ``torch.compile``.
     - *transformers*: its Mask2Former against our proposals alone; *transformers-compiled* through ``torch.compile``.
-    - *crops*: every proposal cut out (box, resized) and named by open_clip, against one pass of InstCLIP.
+    - *crops*: every proposal cut out (its box) and put through open_clip in one batch, against one pass of InstCLIP.
 
     Returns:
         summaries of both and the ratio ours / theirs
 
     Raises:
-        InstformerError: ``transformers`` is not installed.
+        InstformerError: ``transformers`` is not installed, or ``torch.compile`` has no compiler here.
     """
     images = network_input([picture], subject.config, subject.device)
     network = Network(subject.copy(), subject.device, subject.precision)
@@ -39,14 +40,14 @@ def compare(subject: Subject, peer: str, picture: Image, rounds: int) -> dict[st
         ours: Callable[[], object]
         if peer == "crops":
             masks = _blobs(masks)  # random weights make masks of noise, whose boxes are all the frame
-            ours, theirs = lambda: network.tokens(images, masks), _crops(subject, images, masks)
+            ours, theirs = lambda: network.tokens(images, masks), _crops(subject, picture, masks)
         elif peer.startswith("transformers"):
             ours, theirs = lambda: network.proposals(images), _transformers(subject, images)
         else:
             ours = lambda: network.tokens(images, network.proposals(images).mask_logits)  # noqa: E731
             theirs = _eager(subject, images)
         if peer.endswith("compiled"):
-            theirs = torch.compile(theirs)
+            theirs = _compiled(theirs)
         series = interleave({"ours": ours, "theirs": theirs}, rounds, subject.device)
     return report(series["ours"], series["theirs"])
 
@@ -64,6 +65,21 @@ def _eager(subject: Subject, images: Tensor) -> Callable[[], object]:
             return model(images)
 
     return run
+
+
+def _compiled(run: Callable[[], object]) -> Callable[[], object]:
+    """``run`` through torch.compile, which has compiled at return.
+
+    Raises:
+        InstformerError: it cannot, for want of a C++ compiler, say.
+    """
+    compiled = torch.compile(run)
+    try:
+        compiled()
+    except Exception as error:  # of many kinds: its own, those of the compilers that it starts
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InstformerError(f"torch.compile does not work here: {reason}; a CPU needs g++, a GPU triton") from error
+    return compiled
 
 
 def _transformers(subject: Subject, images: Tensor) -> Callable[[], object]:
@@ -104,15 +120,20 @@ def transformers_mask2former(subject: Subject) -> Any:
     ).eval()
 
 
-def _crops(subject: Subject, images: Tensor, mask_logits: Tensor) -> Callable[[], object]:
-    visual = subject.copy().instclip.clip.visual.to(subject.device)
+def _crops(subject: Subject, picture: Image, mask_logits: Tensor) -> Callable[[], object]:
+    """As users of open_clip do it: cut with PIL, its own preprocessing, one batch through ``encode_image``."""
+    clip, sizes = subject.copy().instclip.clip.to(subject.device), subject.config.clip
     dtype = find_precision(subject.precision, subject.device)
-    side = visual.image_size
+    preprocess = open_clip.image_transform(clip.visual.image_size, is_train=False, mean=sizes.mean, std=sizes.std)
+    height, width = mask_logits.shape[-2:]
+    scale = torch.tensor([picture.shape[1] / width, picture.shape[0] / height]).repeat(2)
 
     def run() -> object:
+        boxes = (masks_to_boxes(mask_logits[0] > 0) + torch.tensor([0, 0, 1, 1]).to(mask_logits)).cpu() * scale
+        whole = PIL.Image.fromarray(picture)
+        batch = torch.stack([preprocess(whole.crop(tuple(box))) for box in boxes.tolist()])
         with autocast(subject.device, dtype):
-            boxes = 4 * masks_to_boxes(mask_logits[0] > 0)
-            return F.normalize(visual(roi_align(images / 255, [boxes], side)), dim=-1)
+            return clip.encode_image(batch.to(subject.device), normalize=True)
 
     return run
 
