@@ -29,7 +29,6 @@ RUN apt-get update \
  && colcon build --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=/opt/venv/bin/python" \
  && rm -rf build log /var/lib/apt/lists/*
 
-ENV FASTDDS_DEFAULT_PROFILES_FILE=/ws/install/instformer_ros/share/instformer_ros/config/fastdds.xml
 RUN sed -i '$i source /ws/install/setup.bash' /ros_entrypoint.sh
 # Of SIGTERM alone `ros2 launch` ends without its nodes.
 STOPSIGNAL SIGINT

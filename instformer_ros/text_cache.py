@@ -44,12 +44,12 @@ class TextCache:
     def __call__(self, names: Sequence[str], width: int, pause: Callable[[float], None] | None = None) -> Tensor:
         """(len(names), width) float32 on the CPU. Thread-safe; calls wait for each other.
 
-        New names are embedded bit by bit, and ``pause`` is called after each bit with the seconds it took. It may
-        sleep, to leave the device to others, or raise, to give up; what was embedded until then is kept.
+        Names are read and new ones embedded bit by bit, and ``pause`` is called after each bit with the seconds it
+        took. It may sleep, to leave the device to others, or raise, to give up; what was embedded until then is kept.
         """
         with self._lock:
             distinct = dict.fromkeys(names)
-            embeddings = {name: found for name in distinct if (found := self._recall(name, width)) is not None}
+            embeddings = self._recall(list(distinct), width, pause)
             for name, embedding in self._embed([name for name in distinct if name not in embeddings], pause):
                 embeddings[name] = self._memory[name] = embedding
                 self._write(name, embedding)
@@ -62,15 +62,21 @@ class TextCache:
         with self._lock:
             self._memory.clear()
 
-    def _recall(self, name: str, width: int) -> Tensor | None:
-        """From memory or else from disk; it counts as used."""
-        found = self._memory.get(name)
-        if found is None:
-            found = self._read(name, width)
-        if found is not None:
-            self._memory[name] = found
-            self._memory.move_to_end(name)
-        return found
+    def _recall(self, names: Sequence[str], width: int, pause: Callable[[float], None] | None) -> dict[str, Tensor]:
+        """Those in memory or else on disk; they count as used. A thousand files take as long as several frames."""
+        embeddings = {}
+        for start in range(0, len(names), _NAMES):
+            started = time.perf_counter()
+            for name in names[start : start + _NAMES]:
+                found = self._memory.get(name)
+                if found is None:
+                    found = self._read(name, width)
+                if found is not None:
+                    embeddings[name] = self._memory[name] = found
+                    self._memory.move_to_end(name)
+            if pause is not None:
+                pause(time.perf_counter() - started)
+        return embeddings
 
     def _embed(self, names: Sequence[str], pause: Callable[[float], None] | None) -> Iterator[tuple[str, Tensor]]:
         """In bits of a fixed size, or, if others wait, of one that takes about as long as they may be kept waiting."""

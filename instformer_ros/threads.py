@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_SPINS = "1000"  # of a loop of a few cycles: some microseconds
+_SPINS = "0"
 
 
 def wait_without_spinning() -> None:

@@ -99,7 +99,7 @@ def test_new_names_come_bit_by_bit_and_what_was_done_is_kept(tmp_path: Path) -> 
 
     def give_up(seconds: float) -> None:
         pauses.append(seconds)
-        if len(pauses) == 4:
+        if len(pauses) == 7 + 4:  # none of 7 times 16 names was on disk
             raise InterruptedError
 
     encoder = Counting()
@@ -110,3 +110,13 @@ def test_new_names_come_bit_by_bit_and_what_was_done_is_kept(tmp_path: Path) -> 
     assert 4 <= done <= 1 + 2 + 4 + 8 and all(seconds >= 0 for seconds in pauses)
     assert torch.equal(words(names, 4, pauses.append), Counting()(names))
     assert encoder.asked == names  # each once
+
+
+def test_what_is_read_from_disk_comes_bit_by_bit_too(tmp_path: Path) -> None:
+    names = [f"word {number}" for number in range(100)]
+    cache(Counting(), tmp_path)(names, 4)
+    pauses: list[float] = []
+    encoder = Counting()
+    cache(encoder, tmp_path)(names, 4, pauses.append)
+    assert encoder.asked == []
+    assert len(pauses) == 7  # 16 names at a time

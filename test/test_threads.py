@@ -32,7 +32,7 @@ needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason
 @pytest.mark.parametrize("program", [_COMMAND + "show()", pytest.param(_NODE, marks=needs_ros)], ids=["cli", "node"])
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    [({}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
     ids=["by default", "spins given", "policy given"],
 )
 def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
