@@ -20,13 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instformer_ros import masks as rle
+from instformer_ros.answers import name_tracks
 from instformer_ros.devices import device_errors, find_device
+from instformer_ros.given_masks import replace_masks
 from instformer_ros.live_vocabulary import ActiveVocabulary, EncodedVocabulary, LiveVocabulary
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.variants import Variant, vary
-from instformer_ros.model.vocabulary import class_scores, parse_vocabulary
+from instformer_ros.model.vocabulary import parse_vocabulary
 from instformer_ros.network import Network
 from instformer_ros.paths import find_model
 from instformer_ros.preprocess import Image, check_image, network_input, network_size
@@ -41,18 +43,13 @@ from instformer_ros.structures import (
     Proposals,
     Rle,
     TrackedFrame,
-    TrackedInstance,
     Vocabulary,
 )
-from instformer_ros.tracking.association import assign
-from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
-from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
+from instformer_ros.tracking.duplicates import drop_duplicates
+from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Tracker
 from instformer_ros.weights import checkpoint
 
 __all__ = ["EncodedVocabulary", "Engine", "Settings", "parse_vocabulary"]
-
-_CERTAIN = 20.0  # logit of a given mask
-_LABELS = 65535  # values of a label image
 
 
 @dataclass
@@ -292,25 +289,12 @@ class Engine:
             with watch("instclip"):
                 tokens = self._network.tokens(batch, proposals.mask_logits, lean=lean)
             return [_row(proposals, tokens, i) for i in range(len(images))]
-        replaced = [self._replace_masks(proposals, i, masks) for i, masks in enumerate(given)]
+        replaced = [replace_masks(proposals, i, masks) for i, masks in enumerate(given)]
         with watch("instclip"):
             return [
                 InstanceTokens(p, self._network.tokens(batch[i : i + 1], p.mask_logits, rows))
                 for i, (p, rows) in enumerate(replaced)
             ]
-
-    def _replace_masks(self, proposals: Proposals, index: int, given: NDArray[np.bool_]) -> tuple[Proposals, Tensor]:
-        """The proposals of one image with their masks replaced, and the rows whose queries they took."""
-        logits = proposals.mask_logits[index]
-        wanted = torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
-        cover = F.interpolate(wanted, logits.shape[-2:], mode="area")[0] if len(given) else logits[:0]
-        # More than half of a cell, or, of a thin mask that never covers so much, the cells that it covers most.
-        wanted = cover > (0.99 * cover.flatten(1).amax(1)).clamp(max=0.5)[:, None, None] if len(given) else cover > 0
-        pairs = assign(overlaps(wanted, logits > 0).double().cpu().numpy())  # one query each
-        rows = torch.tensor([row for _, row in pairs], dtype=torch.int64, device=self.device)
-        sharp = torch.where(wanted, _CERTAIN, -_CERTAIN)[None]
-        replaced = Proposals(proposals.queries[index, rows][None], torch.ones(1, len(rows), device=self.device), sharp)
-        return replaced, rows[None]
 
     def _answer(
         self,
@@ -333,31 +317,16 @@ class Engine:
             detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness.float().cpu().numpy())
             tracks = state.tracker.update(detection)
             state.frames += 1
-            published = self._publish(tracks, settings, active.encoded)
+            published = name_tracks(tracks, settings, active.encoded, self._model.instclip.clip.logit_scale)
         with watch("masks"):
-            rows = [track.proposal for track, *_ in published if track.proposal is not None]
+            rows = [named.track.proposal for named in published if named.track.proposal is not None]
             encode = partial(self._encode, seen.proposals.mask_logits[0, rows], height, width)
             encoded = dict(zip(rows, self._shortage.work(encode), strict=True))
             nothing = rle.empty(height, width)
         frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
-        for track, best, score, scores in published:
-            mask = encoded.get(track.proposal, nothing) if track.proposal is not None else nothing
-            frame.instances.append(
-                TrackedInstance(
-                    track_id=track.id,
-                    state=track.state,
-                    age=track.age,
-                    frames_since_seen=track.frames_since_seen,
-                    label_value=(track.id - 1) % _LABELS + 1,
-                    class_index=best,
-                    class_name=active.encoded.names[best] if best >= 0 else "",
-                    score=score,
-                    objectness=track.objectness,
-                    box=rle.box(mask),
-                    rle=mask,
-                    class_scores=scores if settings.class_scores else None,
-                )
-            )
+        for named in published:  # a coasting track has no proposal, and an empty mask
+            mask = nothing if named.track.proposal is None else encoded[named.track.proposal]
+            frame.instances.append(named.instance(mask, settings.class_scores))
         frame.timings = watch.seconds
         return frame
 
@@ -373,31 +342,6 @@ class Engine:
             self._cameras[name] = state
         state.tracker.gates = gates
         return state
-
-    def _publish(
-        self, tracks: Sequence[Track], settings: Settings, words: EncodedVocabulary
-    ) -> list[tuple[Track, int, float, NDArray[np.float32] | None]]:
-        """Names the tracks and keeps those above the score threshold: (track, class index, score, class scores)."""
-        if not tracks:
-            return []
-        named: list[tuple[Track, int, float, NDArray[np.float32] | None]]
-        if words.names:
-            tokens = torch.stack([track.mean_token for track in tracks])
-            negatives = words.negatives if settings.negatives else None
-            scores = class_scores(tokens, words.embeddings, negatives, self._model.instclip.clip.logit_scale)
-            table = scores.float().cpu().numpy()
-            best = table.argmax(1)
-            named = [
-                (track, int(k), float(row[k]) * track.objectness, row)
-                for track, k, row in zip(tracks, best, table, strict=True)
-            ]
-        else:
-            named = [(track, -1, track.objectness, None) for track in tracks]
-        kept = [entry for entry in named if entry[2] >= settings.score_threshold]
-        kept.sort(key=lambda entry: -entry[2])
-        kept = kept[: settings.max_instances]
-        kept.sort(key=lambda entry: entry[0].id)
-        return kept
 
     def _encode(self, logits: Tensor, height: int, width: int, lean: bool) -> list[Rle]:
         """(n, h, w) logits of kept instances to run lengths at the image's size.
