@@ -151,7 +151,7 @@ def main() -> None:
     rclpy.init()
     engines: list[InstantEngine] = []
 
-    def load(model: str, device: str, settings: Settings) -> InstantEngine:
+    def load(model: str, device: str, settings: Settings, *, precision: str) -> InstantEngine:
         engines.append(InstantEngine(settings, height, width, arguments.instances))
         return engines[-1]
 

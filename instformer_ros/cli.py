@@ -18,7 +18,6 @@ from instformer_ros.commands.train import add_train
 from instformer_ros.evaluation.benchmark_options import add_benchmark_options
 from instformer_ros.memory import keep_freed_memory
 from instformer_ros.speed.command import add_bench
-from instformer_ros.threads import wait_without_spinning
 from instformer_ros.variant_options import add_variant_options
 from instformer_ros.weights.command import add_weights
 
@@ -59,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     keep_freed_memory()
-    wait_without_spinning()
     options = _parser().parse_args(arguments)
     return int(options.run(options))
 

@@ -10,6 +10,7 @@ from torch import nn
 from instformer_ros.structures import InstformerError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -19,8 +20,8 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     Raises:
         InstformerError: it is none of these, or the device has no such arithmetic.
     """
-    if name not in get_args(Precision):
-        raise InstformerError(f"precision '{name}' is unknown; use one of {', '.join(get_args(Precision))}")
+    if name not in PRECISIONS:
+        raise InstformerError(f"precision '{name}' is unknown; use one of {', '.join(PRECISIONS)}")
     if name == "auto":
         has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if has_bf16 else torch.float32

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import JumpThreshold, TimeJump
@@ -36,13 +36,19 @@ from instformer_ros.ros.transforms import TargetFrame
 from instformer_ros.settings import Settings
 from instformer_ros.srv import Reset
 from instformer_ros.structures import InstformerError, TrackedFrame, TrackState, Vocabulary
+from instformer_ros.threads import available_cores, use_threads
 
-Loader = Callable[[str, str, Settings], EngineLike]
 _SUCCESS, _FAILURE, _ERROR = (
     TransitionCallbackReturn.SUCCESS,
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
+
+
+class Loader(Protocol):
+    """What makes the engine, as :meth:`Engine.load` does."""
+
+    def __call__(self, model: str, device: str, settings: Settings, *, precision: str) -> EngineLike: ...
 
 
 @dataclass
@@ -84,7 +90,7 @@ class OpenVisNode(LifecycleNode):
     """
 
     def __init__(self, load: Loader = Engine.load, **node_arguments: Any) -> None:
-        """``load(model, device, settings)`` makes the engine. Raises InstformerError for a bad parameter."""
+        """``load(model, device, settings, precision=…)`` makes the engine. Raises InstformerError: a bad parameter."""
         super().__init__("openvis", **node_arguments)
         self._load = load
         self._pipeline: Pipeline[Arrival, CameraFrame] | None = None
@@ -180,7 +186,9 @@ class OpenVisNode(LifecycleNode):
         names = validate_names(self._value("vocabulary"))
         if self._value("use_depth") and self._value("target_frame"):
             self._target = TargetFrame(self, self._value("target_frame"))
-        engine = self._load(self._value("model"), self._value("device"), self._settings)
+        threads = use_threads(self._value("threads"))
+        precision = self._value("precision")
+        engine = self._load(self._value("model"), self._value("device"), self._settings, precision=precision)
         try:
             engine.warm_up()
         except BaseException:
@@ -192,7 +200,8 @@ class OpenVisNode(LifecycleNode):
         self._words.open(self._pipeline, names)
         self._reset_service = self.create_service(Reset, "~/reset", self._on_reset)
         took = time.monotonic() - started
-        self.get_logger().info(f"model '{self._value('model')}' is ready on {engine.device} after {took:.1f} s")
+        where = f"cpu ({threads} of {available_cores()} cores)" if str(engine.device) == "cpu" else engine.device
+        self.get_logger().info(f"model '{self._value('model')}' is ready on {where} after {took:.1f} s")
 
     def _release(self) -> bool:
         """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 
+from instformer_ros.model.precision import PRECISIONS
 from instformer_ros.model.vocabulary import validate_names
 from instformer_ros.nodes.inputs import TRANSPORTS
 from instformer_ros.ros.parameters import Spec, Table, When
@@ -38,6 +39,21 @@ PARAMETERS = Table(
         Spec("autostart", True, "configure and activate the node by itself when it starts", When.START),
         Spec("model", "toyvis", "the checkpoint: 'toyvis' (embedded) or a path", When.CONFIGURE),
         Spec("device", "auto", "where the model runs: auto, cpu, cuda or cuda:N", When.CONFIGURE),
+        Spec(
+            "precision",
+            "auto",
+            "what the network computes in; auto is bf16 on GPUs that have it, else fp32",
+            When.CONFIGURE,
+            choices=PRECISIONS,
+        ),
+        Spec(
+            "threads",
+            0,
+            "threads that the network uses on a CPU; 0 for one fewer than there are cores",
+            When.CONFIGURE,
+            least=0,
+            most=1024,
+        ),
         Spec(
             "cameras",
             [""],

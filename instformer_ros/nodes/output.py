@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
@@ -94,8 +95,9 @@ class Topic:
         self.name = name
         self._node = node
         topic = f"~/{camera}/{name}" if camera else f"~/{name}"
+        # A copy: rclpy writes the user's overrides into the profile that it is given.
         self._publisher = node.create_lifecycle_publisher(
-            message_type, topic, profile, qos_overriding_options=qos.overridable()
+            message_type, topic, copy(profile), qos_overriding_options=qos.overridable()
         )
 
     def wanted(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from copy import copy
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -44,7 +45,7 @@ class VocabularyInterface:
         """Puts the first words in force and listens for others. Raises InstformerError if those cannot be."""
         self._pipeline = pipeline
         self._publisher = self._node.create_publisher(
-            VocabularyMessage, "~/vocabulary", qos.LATCHED, qos_overriding_options=qos.overridable()
+            VocabularyMessage, "~/vocabulary", copy(qos.LATCHED), qos_overriding_options=qos.overridable()
         )
         pipeline.set_vocabulary(names, always=True).result()
         # A group of its own: everything else goes on while it waits for the words to be encoded.

@@ -41,10 +41,12 @@ def world() -> Iterator[World]:
 @pytest.fixture
 def start(world: World) -> Iterator[Start]:
     """Starts the node: ``start(loader, start=True, **parameters)``."""
+    import torch
     from ros_fakes import Loader
     from ros_rig import Rig
 
     rigs: list[Rig] = []
+    threads = torch.get_num_threads()  # the node sets its own
 
     def make(loader: Loader | None = None, start: bool = True, **parameters: Any) -> Rig:
         rigs.append(Rig(world, loader or Loader(), parameters, start))
@@ -53,3 +55,4 @@ def start(world: World) -> Iterator[Start]:
     yield make
     for rig in rigs:
         assert rig.node.close()
+    torch.set_num_threads(threads)

@@ -106,7 +106,7 @@ class Loader:
     engine_arguments: dict[str, Any] = field(default_factory=dict)
     engines: list[FakeEngine] = field(default_factory=list)
 
-    def __call__(self, model: str, device: str, settings: Settings) -> FakeEngine:
+    def __call__(self, model: str, device: str, settings: Settings, *, precision: str) -> FakeEngine:
         for thing in (model, device):
             if thing in self.faults:
                 raise InstformerError(self.faults[thing])

@@ -512,17 +512,24 @@ def test_latched_durability_of_the_output(start: Start, world: World) -> None:
 
 
 def test_qos_can_be_overridden(start: Start, world: World) -> None:
-    topic = f"{world.namespace}/openvis/instances"
-    images = f"{world.namespace}/image"
+    """Those of one camera are not those of another, nor of the nodes that come later in this process."""
+    topic = f"{world.namespace}/openvis/front/instances"
+    images = f"{world.namespace}/front/image"
     rig = start(
+        start=False,
         **{
+            "cameras": ["front", "rear"],
             f"qos_overrides.{topic}.publisher.reliability": "best_effort",
             f"qos_overrides.{images}.subscription.depth": 2,
-        }
+        },
     )
-    info = rig.node.get_publishers_info_by_topic(topic)[0]
-    assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-    assert rig.node._cameras[""].input._subscriptions[0]._subscription.qos_profile.depth == 2
+    rig.node.start()
+    for camera, policy in (("front", ReliabilityPolicy.BEST_EFFORT), ("rear", ReliabilityPolicy.RELIABLE)):
+        info = rig.node.get_publishers_info_by_topic(topic.replace("front", camera))[0]
+        assert info.qos_profile.reliability == policy, camera
+    depths = [rig.node._cameras[n].input._subscriptions[0]._subscription.qos_profile.depth for n in ("front", "rear")]
+    assert depths == [2, 5]
+    assert RESULTS.reliability == ReliabilityPolicy.RELIABLE
 
 
 def test_of_many_publishers_of_words_only_the_latest_are_remembered(world: World) -> None:
