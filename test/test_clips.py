@@ -79,15 +79,42 @@ def test_a_still_moves_differently_in_every_frame() -> None:
     assert len({tuple(c.round(3)) for c in centres}) == 5
 
 
-def test_a_sampler_mixes_data_sets_into_one_vocabulary_and_repeats_itself() -> None:
+def test_a_sampler_mixes_data_sets_and_repeats_itself() -> None:
     squares = VideoDataset("squares", [Square()], ("square", "ghost"))
-    toys = VideoDataset("toys", [ToyVideo(n) for n in range(3)], ("square", *ToyVideo(0).names))
+    toys = VideoDataset("toys", [ToyVideo(n) for n in range(3)], ToyVideo(0).names)
     sampler = ClipSampler([squares, toys], PLAIN, [3, 1])
-    assert sampler.classes[:2] == ("square", "ghost") and len(set(sampler.classes)) == len(sampler.classes)
     drawn = [sampler(np.random.default_rng(n)) for n in range(60)]
     assert 30 < sum(c.names == ("square",) for c in drawn) < 58
     again = sampler(np.random.default_rng(7))
     assert np.array_equal(again.images, drawn[7].images) and again.names == drawn[7].names
+
+
+@dataclass
+class Glimpse(Square):
+    """The square is seen in one frame of ten alone."""
+
+    names: tuple[str, ...] = ("glimpse", "ghost")
+
+    def frame(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        image, masks = super().frame(t)
+        return image, masks & (t % 10 == 0)
+
+
+def test_a_data_set_that_seldom_shows_an_object_gets_its_share_all_the_same() -> None:
+    often, seldom = VideoDataset("often", [Square()], ("square",)), VideoDataset("seldom", [Glimpse()], ("glimpse",))
+    sampler = ClipSampler([often, seldom], replace(PLAIN, frames=1), [1, 1])
+    rng = np.random.default_rng(0)
+    assert 75 < sum(sampler(rng).names == ("glimpse",) for _ in range(200)) < 125
+
+
+def test_objects_of_other_classes_are_left_out_and_so_are_videos_of_them_alone() -> None:
+    toys = [ToyVideo(n) for n in range(3)]
+    wanted = toys[0].names[0]
+    many = VideoDataset("many", [*(Square() for _ in range(500)), *toys], ("square", wanted))
+    clip = ClipSampler([many], PLAIN, classes=[wanted])(np.random.default_rng(0))
+    assert set(clip.names) == {wanted} and clip.masks.shape[1] == len(clip.names) and clip.masks.any()
+    with pytest.raises(InstformerError, match="'many' holds no videos to train on"):
+        ClipSampler([many], PLAIN, classes=["unicorn"])
 
 
 def test_what_cannot_be_drawn_from_is_refused() -> None:

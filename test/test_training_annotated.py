@@ -20,9 +20,10 @@ from instformer_ros.data.datasets import read_dataset
 from instformer_ros.data.videos import VideoDataset
 from instformer_ros.structures import InstformerError, TrackedFrame, TrackedInstance, TrackState, Vocabulary
 from instformer_ros.training import tokens, validation
-from instformer_ros.training.annotated import FrameBatches, Work, train_annotated, training_classes
+from instformer_ros.training.annotated import Work, train_annotated
 from instformer_ros.training.config import find_config, read_config
 from instformer_ros.training.loop import Session
+from instformer_ros.training.mixture import FrameBatches, mix
 from instformer_ros.training.recipe import InstanceRecipe, Recipe, RolloutRecipe
 from instformer_ros.training.team import Team
 from instformer_ros.weights import checkpoint
@@ -127,37 +128,17 @@ def test_one_stage_alone_leaves_the_other_as_it_was(files: Path, tmp_path: Path,
 
 def test_novel_classes_are_never_trained_on(files: Path) -> None:
     dataset = read_dataset("lv-vis", files / "train.json", files)
-    classes = training_classes(dataset)
-    assert classes == ("giant panda",)
+    mixture = mix([dataset], [1])
+    assert mixture.classes == ("giant panda",)
     assert "cat" in dataset.videos[0].names
-    batch = FrameBatches(dataset, classes, 3, 0, (40, 44), (124.0, 116.0, 104.0))(0)
+    batch = FrameBatches(mixture, 3, 0, (40, 44), (124.0, 116.0, 104.0))(0)
     assert list(batch.targets.counts) == [1, 1, 1]
     assert not batch.targets.labels.any()
     assert batch.images.shape[2] % 4 == batch.images.shape[3] % 4 == 0
-    again = FrameBatches(dataset, classes, 3, 0, (40, 44), (124.0, 116.0, 104.0))(0)
+    again = FrameBatches(mixture, 3, 0, (40, 44), (124.0, 116.0, 104.0))(0)
     assert torch.equal(batch.images, again.images)
-    novel = replace(dataset, splits={"base": ("dog",)})
     with pytest.raises(InstformerError, match="no object of a training class"):
-        training_classes(novel)
-
-
-def test_stills_have_no_second_stage(files: Path, tmp_path: Path) -> None:
-    dataset = read_dataset("lv-vis", files / "train.json", files)
-    path = tmp_path / "coco.json"
-    data = {
-        "images": [{"id": 1, "file_name": "clip1/00000.png", "width": 40, "height": 30}],
-        "categories": [{"id": 1, "name": "cat"}],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 100, "bbox": [2, 5, 10, 10],
-             "segmentation": [[2, 5, 12, 5, 12, 15, 2, 15]]}
-        ],
-    }  # fmt: skip
-    path.write_text(json.dumps(data))
-    assert len(dataset) == 3
-    coco = replace(work(files, "2", "coco"), annotations=path)
-    with pytest.raises(InstformerError, match="has no videos for stage 2"):
-        train_annotated(coco, RECIPE, 0, session(tmp_path / "a"))
-    assert train_annotated(replace(coco, stage="1"), RECIPE, 0, session(tmp_path / "b")).exists()
+        mix([replace(dataset, splits={"base": ("dog",)})], [1])
 
 
 def test_scores_on_validation_videos(files: Path, tmp_path: Path, generous: None) -> None:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+from typing import Any
 
 from instformer_ros.arguments import natural, positive
 
-DATASETS = {"youtube-vis": "YouTube-VIS 2019 or 2021", "lv-vis": "LV-VIS", "coco": "COCO, still images: stage 1 alone"}
+DATASETS = {"youtube-vis": "YouTube-VIS 2019 or 2021", "lv-vis": "LV-VIS", "coco": "COCO, still images"}
+
+
+class _Also(argparse.Action):
+    """Checks KIND ANNOTATIONS IMAGES WEIGHT and appends them as (str, Path, Path, float)."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        kind, annotations, images, weight = values
+        if kind not in DATASETS:
+            raise argparse.ArgumentError(self, f"'{kind}': KIND is one of {', '.join(DATASETS)}")
+        try:
+            share = float(weight)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < math.inf:
+            raise argparse.ArgumentError(self, f"'{weight}': WEIGHT is a number above 0")
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), (kind, Path(annotations), Path(images), share)))
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +55,10 @@ def _add_dataset(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint to start from, as imported")
     parser.add_argument("--annotations", required=True, type=Path, metavar="FILE", help="published annotations (JSON)")
     parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="folder of the pictures")
+    parser.add_argument(
+        "--also", action=_Also, nargs=4, default=(), metavar=("KIND", "ANNOTATIONS", "IMAGES", "WEIGHT"),
+        help="train on this data set as well; its clips are drawn WEIGHT times as often as the main set's; repeatable",
+    )  # fmt: skip
     parser.add_argument(
         "--config", default="paper", metavar="NAME|FILE",
         help="recipe: 'paper', or a TOML file of the same keys (default: %(default)s)",

@@ -1,12 +1,12 @@
 """Training clips: a few frames of a video in order, augmented alike (paper Sec. 5.1).
 
 A still image makes a pseudo-clip: each frame shows it through another small camera motion, so that COCO trains a
-tracker too. :class:`ClipSampler` mixes several data sets, for joint training; their classes make one vocabulary.
+tracker too. :class:`ClipSampler` mixes several data sets, for joint training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -51,9 +51,10 @@ class ClipSampler:
         datasets: at least one.
         options: how clips are made.
         weights: chance of each data set; by default in proportion to their numbers of videos.
+        classes: objects of others are left out, and so are videos with no others; None = all.
 
     Raises:
-        InstformerError: no data set, an empty one, or weights that are no chances.
+        InstformerError: no data set, one without videos to draw from, or weights that are no chances.
     """
 
     def __init__(
@@ -61,17 +62,19 @@ class ClipSampler:
         datasets: Sequence[VideoDataset],
         options: ClipOptions | None = None,
         weights: Sequence[float] | None = None,
+        classes: Collection[str] | None = None,
     ) -> None:
         if not datasets:
             raise InstformerError("no data set to train on; give at least one")
-        for dataset in datasets:
-            if not len(dataset):
-                raise InstformerError(f"data set '{dataset.name}' holds no videos; check its annotations")
+        self._classes = None if classes is None else frozenset(classes)
+        self._videos = [[video for video in d.videos if self._known(video.names)] for d in datasets]
+        for dataset, videos in zip(datasets, self._videos, strict=True):
+            if not videos:
+                raise InstformerError(f"data set '{dataset.name}' holds no videos to train on; check its annotations")
         chances = np.array([len(d) for d in datasets] if weights is None else weights, dtype=np.float64)
         if chances.shape != (len(datasets),) or not (chances >= 0).all() or not 0 < chances.sum() < np.inf:
             raise InstformerError(f"weights {weights}: give one number >= 0 for each of {len(datasets)} data sets")
         self.datasets, self.options = tuple(datasets), options or ClipOptions()
-        self.classes = tuple(dict.fromkeys(name for d in datasets for name in d.classes))  # of all of them, each once
         self._chances = chances / chances.sum()
 
     def __call__(self, rng: np.random.Generator) -> Clip:
@@ -80,17 +83,20 @@ class ClipSampler:
         Raises:
             InstformerError: a picture is missing or bad, or videos without a visible object follow one another.
         """
+        chosen = int(rng.choice(len(self.datasets), p=self._chances))  # once, so that shares are what they should be
+        videos = self._videos[chosen]
         for _ in range(_TRIES):
-            dataset = self.datasets[int(rng.choice(len(self.datasets), p=self._chances))]
-            video = dataset.videos[int(rng.integers(len(dataset)))]
-            if not video.names:
-                continue
-            clip = sample_clip(video, rng, self.options)
-            if clip.names:
-                return clip
-        raise InstformerError(
-            f"data set '{dataset.name}': {_TRIES} clips in a row show no object; check its annotations"
-        )
+            clip = sample_clip(videos[int(rng.integers(len(videos)))], rng, self.options)
+            known = self._known(clip.names)
+            if known:
+                names = tuple(clip.names[k] for k in known)
+                return clip if len(known) == len(clip.names) else Clip(clip.images, clip.masks[:, known], names)
+        name = self.datasets[chosen].name
+        raise InstformerError(f"data set '{name}': {_TRIES} clips in a row show no object; check its annotations")
+
+    def _known(self, names: Sequence[str]) -> list[int]:
+        """Which of the objects with these class names are wanted."""
+        return [k for k, name in enumerate(names) if self._classes is None or name in self._classes]
 
 
 def sample_clip(video: Video, rng: np.random.Generator, options: ClipOptions) -> Clip:

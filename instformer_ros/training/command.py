@@ -14,6 +14,7 @@ from instformer_ros.training.annotated import STAGES, Work, train_annotated
 from instformer_ros.training.config import find_config, read_config
 from instformer_ros.training.journal import check_tensorboard
 from instformer_ros.training.loop import Session
+from instformer_ros.training.mixture import Source
 from instformer_ros.training.recipe import Recipe
 from instformer_ros.training.runtime import keep_memory
 from instformer_ros.training.team import join
@@ -43,6 +44,7 @@ def train_dataset(options: argparse.Namespace) -> None:
         options.stage,
         validation if all(validation) else None,
         options.validation,
+        tuple(Source(*values) for values in options.also),
     )
     with _session(options) as session:
         _finish(session, train_annotated(work, recipe, options.seed, session), STAGES)

@@ -134,10 +134,13 @@ class ClipBatches:
         videos: in memory, or :class:`TokenFiles`.
         batch: clips of a batch.
         seed: of all chance.
+        chances: of each video to be drawn, which add up to 1; None = all the same.
     """
 
-    def __init__(self, videos: Sequence[VideoTokens], batch: int, seed: int) -> None:
-        self._videos, self._batch, self._seed = videos, batch, seed
+    def __init__(
+        self, videos: Sequence[VideoTokens], batch: int, seed: int, chances: Sequence[float] | None = None
+    ) -> None:
+        self._videos, self._batch, self._seed, self._chances = videos, batch, seed, chances
 
     def __call__(self, number: int) -> Clips:
         clips = [self._clip(index) for index in range(number * self._batch, (number + 1) * self._batch)]
@@ -150,7 +153,7 @@ class ClipBatches:
 
     def _clip(self, index: int) -> VideoTokens:
         rng = np.random.default_rng([self._seed, 3, index])
-        video = self._videos[int(rng.integers(len(self._videos)))]
+        video = self._videos[int(rng.choice(len(self._videos), p=self._chances))]
         frames = _frames(len(video.tokens), rng)
         targets = video.targets[frames]
         targets[1:][torch.from_numpy(frames[1:] == frames[:-1])] = -1  # the padding of a short video teaches nothing
