@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 from instformer_ros.cli import main
 from instformer_ros.model.crops import CropClip
 from instformer_ros.model.variants import Variant
+from instformer_ros.preprocess import network_input
 from instformer_ros.speed import subjects
+from instformer_ros.speed.ceiling import Traffic, matrix_rate, memory_bandwidth, work
 from instformer_ros.speed.peers import compare
 from instformer_ros.speed.timing import Series, interleave
 
@@ -79,13 +82,60 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     wanted = ["decode", "preprocess", "backbone", "pixel decoder", "mask decoder", "instclip", "association", "masks"]
     assert list(result["stages"])[:8] == wanted
     assert list(result["sweeps"]["instances"]) == ["1", "10", "30", "100", "300"]
-    assert result["stages"]["instclip"]["gflop"] > 0.01
-    assert 0 < result["stages"]["backbone"]["share_of_matrix_rate"] < 2
+    largest = result["ceilings"]["largest_stages"]
+    assert len(largest) == 3 and set(largest) < {"backbone", "pixel decoder", "mask decoder", "instclip"}
+    for stage in largest:
+        assert 0 < result["stages"][stage]["share_of_matrix_rate"] < 2
+        assert 0 < result["stages"][stage]["share_of_bandwidth"] < 5, "more than all of it: a cache is faster"
+        assert result["stages"][stage]["gflop"] > 0.001 and result["stages"][stage]["gbyte"] > 0.0001
     assert result["environment"]["threads"] == 1
     assert result["frames"]["frame"]["runs"] == 2
     assert result["peak_memory_bytes"] > 1e8
     assert (tmp_path / "a.png").stat().st_size > 1000
-    assert "stage" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of bandwidth" in printed and all(stage in printed.split("largest", 1)[1] for stage in largest)
+
+
+@torch.no_grad()
+def test_operations_of_every_stage_are_counted() -> None:
+    subject = subjects.load("toyvis", CPU, "fp32")
+    images = network_input(subjects.frames(256, 192, 1), subject.config, CPU)
+    clip, counts = subject.network.instclip, work(subject, images)
+    width, layers, heads = clip.register_token.shape[0], len(clip.blocks), clip.blocks[0].attn.num_heads
+    hidden, queries = clip.blocks[0].mlp.c_fc.out_features, subject.config.proposals.queries
+    frame = 1 + (192 // clip.patch) * (256 // clip.patch)
+    tokens, last = frame + queries, queries  # in the last layer the frame only gives keys and values
+    products = (layers * 3 * tokens - frame) * width**2  # queries, keys, values
+    products += ((layers - 1) * tokens + last) * (width**2 + 2 * width * hidden)  # output, feed-forward
+    attention = (layers - 1) * 2 * frame * (frame - 1 + subject.config.instclip.register) * width
+    attention += layers * 2 * queries * (frame - 1 + subject.config.instclip.register_visible) * width
+    ends = (frame - 1) * 3 * clip.patch**2 * width + queries * width * clip.embed_dim
+    assert counts["instclip"][0] == 2 * (products + attention + ends), (width, layers, heads)
+
+
+def test_bytes_are_of_arguments_and_results() -> None:
+    layer, x = torch.nn.Linear(3, 5), torch.ones(7, 3)
+    cases: list[tuple[Callable[[], object], int]] = [
+        (lambda: layer(x), 4 * (5 * 3 + 5 + 7 * 3 + 7 * 5)),  # parameters count as what they are: arguments
+        (lambda: x.t()[1:].unsqueeze(0).expand(4, 2, 7), 0),
+        (lambda: x[:, :1].expand(7, 100).sum(), 4 * (7 + 1)),  # a repeated element is one
+        (lambda: torch.empty(100), 0),
+        (lambda: x.t().contiguous(), 4 * 2 * 21),
+        (lambda: x.contiguous(), 0),
+        (lambda: x.bfloat16(), (4 + 2) * 21),
+        (lambda: x.mul_(2), 4 * 2 * 21),
+        (lambda: x.copy_(torch.empty(3)), 4 * (3 + 21)),
+        (lambda: x.fill_(1), 4 * 21),
+    ]
+    for number, (run, expected) in enumerate(cases):
+        with torch.no_grad(), Traffic() as traffic:
+            run()
+        assert traffic.bytes == expected, number
+
+
+def test_ceilings_are_rates_of_this_machine() -> None:
+    assert 1e8 < memory_bandwidth(CPU, floats=2**20) < 1e13
+    assert 1e8 < matrix_rate(CPU, torch.float32) < 1e14
 
 
 @pytest.mark.parametrize(

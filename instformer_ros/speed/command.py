@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_frames(subject: Any, size: tuple[int, int], rounds: int) -> dict[str, Any]:
     """Whole frames, memory and stages; printed as they come."""
+    from instformer_ros.speed.ceiling import against_ceilings
     from instformer_ros.speed.stages import time_stages
     from instformer_ros.speed.subjects import frames
     from instformer_ros.speed.sweeps import player
@@ -117,11 +118,25 @@ def measure_frames(subject: Any, size: tuple[int, int], rounds: int) -> dict[str
         print(f"{name}: {_row(summary)}, {summary['per_second']:.1f} a second")
     print(f"peak memory: {memory / 2**20:.0f} MiB")
     stages = time_stages(subject, pictures, rounds)
-    print(f"{'stage':<16}{'median ms':>10}{'p99 ms':>10}{'GFLOP':>9}{'of matrix rate':>16}")
-    for name, stage in stages.items():
-        matrix = f"{stage['gflop']:>9.2f}{stage['share_of_matrix_rate']:>16.0%}" if "gflop" in stage else ""
-        print(f"{name:<16}{stage['median_ms']:>10.2f}{stage['p99_ms']:>10.2f}{matrix}")
-    return {"frames": frame, "peak_memory_bytes": memory, "stages": stages}
+    ceilings = against_ceilings(subject, pictures[0], stages)
+    print(format_stages(stages, ceilings), flush=True)
+    return {"frames": frame, "peak_memory_bytes": memory, "stages": stages, "ceilings": ceilings}
+
+
+def format_stages(stages: dict[str, dict[str, float]], ceilings: dict[str, Any]) -> str:
+    """One line a stage; then the ceilings, and how near the largest stages of the network come to them."""
+    lines = [f"{'stage':<16}{'median ms':>10}{'p99 ms':>10}"]
+    lines += [f"{name:<16}{one['median_ms']:>10.2f}{one['p99_ms']:>10.2f}" for name, one in stages.items()]
+    rate, bandwidth = ceilings["matrix_rate_flop_per_second"], ceilings["bandwidth_byte_per_second"]
+    lines += [
+        f"ceilings: {rate / 1e9:.0f} GFLOP/s in a matrix product, {bandwidth / 1e9:.1f} GB/s of memory",
+        f"{'largest':<16}{'GFLOP':>10}{'GB':>10}{'of matrix rate':>16}{'of bandwidth':>14}",
+    ]
+    for name in ceilings["largest_stages"]:
+        one = stages[name]
+        shares = f"{one['share_of_matrix_rate']:>16.0%}{one['share_of_bandwidth']:>14.0%}"
+        lines.append(f"{name:<16}{one['gflop']:>10.2f}{one['gbyte']:>10.3f}{shares}")
+    return "\n".join(lines)
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:
