@@ -58,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     keep_freed_memory()
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        command = f"{parser.prog} {options.command}"  # whose help lists what there is, unlike the parser's own
+        parser.exit(BAD_INPUT, f"instformer: error: {command} takes no {' '.join(unknown)} (try '{command} --help')\n")
     return int(options.run(options))
 
 

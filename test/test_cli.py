@@ -265,3 +265,11 @@ def test_a_reader_that_leaves_early_leaves_no_traceback() -> None:
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writer)
     assert (done.returncode, done.stderr) == (cli.READER_LEFT, "")
+
+
+def test_what_a_command_does_not_take_is_named_with_the_help_that_lists_what_it_does(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["segment", "a.mp4", "--vocabulary", "cat", "--output", "out", "--fps", "3"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "instformer: error: instformer segment takes no --fps 3 (try 'instformer segment --help')\n"
