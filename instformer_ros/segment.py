@@ -110,9 +110,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     if summary["unknown_words"]:
         lines.append(f"The model was never trained on: {', '.join(summary['unknown_words'])}")
     stages = ", ".join(f"{stage} {t['mean_ms']:.1f}" for stage, t in summary["stages"].items())
-    lines.append(
-        f"{summary['frames']} frame{'s' * (summary['frames'] != 1)}, {summary['fps']:.1f} a second (ms a frame: {stages})"
-    )
+    frames = f"{summary['frames']} frame{'s' * (summary['frames'] != 1)}"
+    lines.append(f"{frames}, {summary['fps']:.1f} a second (ms a frame: {stages})")
     return "\n".join(lines)
 
 
