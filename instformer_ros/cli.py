@@ -6,6 +6,7 @@ Only argparse is imported here, so that ``--help`` answers at once; the work lie
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             print(end="", flush=True)  # at exit a broken pipe could not be caught any more
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
+        _drop_output()
         return READER_LEFT
     except KeyboardInterrupt:
         print("instformer: interrupted", file=sys.stderr)
@@ -50,10 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from instformer_ros.structures import InstformerError
 
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # wherever it is met, nobody here can mend it
+            _drop_output()
+            where = f" of '{error.filename}'" if error.filename else ""
+            error = InstformerError(f"the disk{where} is full; make room and start again")
         if not isinstance(error, InstformerError):
             raise
         print(f"instformer: error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _drop_output() -> None:
+    """What is left to print cannot be: Python would try it at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -273,3 +273,12 @@ def test_what_a_command_does_not_take_is_named_with_the_help_that_lists_what_it_
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said == "instformer: error: instformer segment takes no --fps 3 (try 'instformer segment --help')\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which plays a full disk")
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "instformer_ros.cli", "weights", "show", "toyvis"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == cli.BAD_INPUT
+    assert done.stderr == "instformer: error: the disk is full; make room and start again\n"
