@@ -93,7 +93,7 @@ def to_rgb(encoding: str, height: int, width: int, step: int, is_bigendian: bool
             colour is shared.
     """
     known = _ENCODINGS.get(encoding.lower())
-    _check_size(height, width)
+    check_size(height, width)
     if known is None:
         names = "rgb8, bgr8, rgba8, bgra8, mono8, mono16, bayer_*, yuv422, yuv422_yuy2, nv12"
         raise InstformerError(f"image encoding {_short(encoding)} is not known: have the camera publish one of {names}")
@@ -143,7 +143,7 @@ def decompress(format: str, data: Data) -> Pixels:
         raise InstformerError(
             f"compressed image of format {_short(format)} is a depth image: remap the topic to the colour camera"
         )
-    _check_size(*_size_of_file(format, data))
+    check_size(*_size_of_file(format, data))
     try:
         # Grey files stay grey, all others become BGR of 8 bits.
         flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -183,7 +183,7 @@ def _no_picture(format: str, data: Data) -> InstformerError:
     )
 
 
-def _check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int) -> None:
     if height == 0 or width == 0:
         raise InstformerError(f"image has zero size ({width}x{height}): check that the camera is delivering pictures")
     if height > LARGEST_SIDE or width > LARGEST_SIDE or height * width > MOST_PIXELS:

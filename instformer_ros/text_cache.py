@@ -17,6 +17,7 @@ from torch import Tensor
 from instformer_ros.model.vocabulary import TextEncoder
 
 _KEPT = 8192  # embeddings kept in memory: 16 MiB at 512 numbers each, more than any vocabulary and its negatives
+_ON_DISK = 16384  # files of a model, a block of the disk each: 64 MiB
 _NAMES = 16  # names embedded at once
 _BRISK = 0.03  # seconds: while frames flow, a bit of encoding should not take much longer
 
@@ -33,11 +34,15 @@ class TextCache:
     A cache that cannot be read or written costs time and nothing else.
     """
 
-    def __init__(self, encoder: TextEncoder, folder: Path | None = None, kept: int = _KEPT) -> None:
-        """``kept``: how many embeddings stay in memory, those used last."""
+    def __init__(
+        self, encoder: TextEncoder, folder: Path | None = None, kept: int = _KEPT, on_disk: int = _ON_DISK
+    ) -> None:
+        """``kept``: how many embeddings stay in memory, those used last; ``on_disk``: about how many there."""
         self._encoder = encoder
         self._folder = (folder or default_folder()) / encoder.fingerprint()
         self._kept = kept
+        self._on_disk = on_disk
+        self._unchecked = on_disk  # files written since they were counted: the first time at the first
         self._memory: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -113,5 +118,15 @@ class TextCache:
             file.parent.mkdir(parents=True, exist_ok=True)
             embedding.numpy().astype(np.float32).tofile(partial)
             partial.replace(file)
+            self._unchecked += 1
+            if self._unchecked > self._on_disk // 8:
+                self._unchecked = 0
+                self._prune()
         except OSError:
             return
+
+    def _prune(self) -> None:
+        """Words may change every second for weeks: of too many files the oldest go. Others may write beside us."""
+        files = [(file.stat().st_mtime, file) for file in self._folder.iterdir()]
+        for _, file in sorted(files)[: max(0, len(files) - self._on_disk)]:
+            file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,3 +121,16 @@ def test_what_is_read_from_disk_comes_bit_by_bit_too(tmp_path: Path) -> None:
     cache(encoder, tmp_path)(names, 4, pauses.append)
     assert encoder.asked == []
     assert len(pauses) == 7  # 16 names at a time
+
+
+def test_the_disk_does_not_fill_with_words(tmp_path: Path) -> None:
+    encoder = Counting()
+    words = TextCache(encoder, tmp_path, on_disk=16)  # type: ignore[arg-type]
+    for number in range(60):
+        words([f"word {number}"], 4)
+        os.utime(words._file(f"word {number}"), (number, number))  # disks tell times in steps of milliseconds
+        assert len(list((tmp_path / "one").iterdir())) <= 18, "it is counted every eighth of them"
+    assert (tmp_path / "one").exists() and len(encoder.asked) == 60
+    again = TextCache(encoder, tmp_path, on_disk=16)  # type: ignore[arg-type]
+    again(["word 59", "word 50", "word 0"], 4)
+    assert encoder.asked[60:] == ["word 0"], "the newest stay"

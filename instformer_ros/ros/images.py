@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from instformer_ros.pixels import ENCODINGS, Pixels, decompress, to_rgb
+from instformer_ros.pixels import ENCODINGS, Pixels, check_size, decompress, to_rgb
 
 try:
     from cv_bridge import CvBridge
@@ -26,6 +26,7 @@ def from_message(message: Image) -> Pixels:
     Raises InstformerError, one line: see :func:`instformer_ros.pixels.to_rgb`.
     """
     if message.encoding.lower() not in ENCODINGS and CvBridge is not None:
+        check_size(message.height, message.width)  # cv_bridge knows no limit
         try:
             return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
         except Exception:  # CvBridgeError, and others for odd fields: refused below, in one line

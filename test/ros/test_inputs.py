@@ -144,6 +144,8 @@ def test_unknown_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch)
             return _smooth()
 
     monkeypatch.setattr(images, "CvBridge", Bridge)
+    with pytest.raises(InstformerError, match="1048576x1048576"):
+        images.from_message(Image(encoding="odd8", height=1 << 20, width=1 << 20))
     message = _raw(_smooth(), "rgb8", _header(1))
     message.encoding = "odd8"
     np.testing.assert_array_equal(images.from_message(message), _smooth())
