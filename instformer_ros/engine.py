@@ -245,8 +245,7 @@ class Engine:
         self.reset()
         self._words.clear()
         self._model.to("meta")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._network.release()
 
     # -- one frame, from top to bottom --------------------------------------------------------------------------------
 

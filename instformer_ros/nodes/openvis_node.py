@@ -21,6 +21,7 @@ from rclpy.service import Service
 from rclpy.time import Time
 
 from instformer_ros.engine import Engine
+from instformer_ros.memory import give_back_freed_memory
 from instformer_ros.model.vocabulary import validate_names
 from instformer_ros.nodes.inputs import INPUT_SETTINGS, Arrival, CameraInput, InputSettings, decode
 from instformer_ros.nodes.monitor import THRESHOLDS, Facts, Monitor, Thresholds
@@ -126,7 +127,7 @@ class OpenVisNode(LifecycleNode):
         """Ends everything, whatever the state. Returns False if a thread is still at work."""
         self._jumps.unregister()
         self._unsubscribe()
-        return self._release()
+        return self._release(ending=True)
 
     @_transition
     def on_configure(self, state: LifecycleState) -> None:
@@ -203,8 +204,11 @@ class OpenVisNode(LifecycleNode):
         where = f"cpu ({threads} of {available_cores()} cores)" if str(engine.device) == "cpu" else engine.device
         self.get_logger().info(f"model '{self._value('model')}' is ready on {where} after {took:.1f} s")
 
-    def _release(self) -> bool:
-        """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work."""
+    def _release(self, ending: bool = False) -> bool:
+        """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work.
+
+        ``ending``: so is the process, which gives its memory back anyway.
+        """
         ended = self._pipeline.close() if self._pipeline is not None else True
         self._pipeline = None
         self._words.close()
@@ -217,6 +221,8 @@ class OpenVisNode(LifecycleNode):
         if self._target is not None:
             self._target.close()
             self._target = None
+        if ended and not ending:
+            give_back_freed_memory()
         return ended
 
     def _unsubscribe(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from instformer_ros.memory import give_back_freed_memory
 from instformer_ros.nodes.rounds import Rounds
 from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame, Vocabulary
 
@@ -125,7 +126,7 @@ class Pipeline(Generic[M, P]):
         self._frames: dict[str, tuple[float, M]] = {}  # with the time of arrival
         self._rounds = Rounds()
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
-        self._stopped = False
+        self._stopped = self._closed = self._left = False
         self._counts: dict[str, Counts] = {}
         self._last_pass = float("-inf")
         self._epoch = 0  # results of a pass that began in another one are thrown away
@@ -214,14 +215,17 @@ class Pipeline(Generic[M, P]):
     def close(self) -> bool:
         """Ends the threads (waiting for the pass under way) and closes the engine. Can be called twice.
 
-        Returns False if a thread was still at work after four seconds; the engine is closed as soon as that has ended.
+        Returns False if a thread was still at work after four seconds; as soon as that has ended, the engine is closed
+        and its memory given back. If it returns True that is left to the caller, who still holds the engine.
         """
         self._stop()
         self._requests.put(None)
         deadline = time.monotonic() + _JOIN
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        with self._changed:
+            self._left = not self._closed
+        return not self._left
 
     def _stop(self) -> None:
         with self._changed:
@@ -256,6 +260,10 @@ class Pipeline(Generic[M, P]):
                     self._engine.close()
                 except Exception as error:
                     self._outlet.complain("engine", error)
+                with self._changed:
+                    self._closed = True
+                if self._left:
+                    give_back_freed_memory()
 
     def _between_frames(self, job: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as read_tensors
 from safetensors.torch import save_file
 
 from instformer_ros.model.config import ModelConfig
@@ -98,7 +99,7 @@ def load(path: Path) -> InstFormer:
             _check(path, "has the unexpected", [k for k in keys if k not in expected])
             wrong = [k for k in keys if file.get_slice(k).get_shape() != expected[k]]
             _check(path, "has a wrong shape for", wrong)
-            tensors = {key: file.get_tensor(key) for key in keys}
+        tensors = read_tensors(path.read_bytes())  # the file's own get_tensor leaks two objects per array (0.8.0)
     except (SafetensorError, OSError) as error:
         raise InstformerError(f"checkpoint {path} is truncated ({error}); copy or build it again") from error
     _check(path, "has values that are not finite in", _not_finite(tensors))

@@ -17,6 +17,7 @@ from ros_world import World, wait_for
 from sensor_msgs.msg import Image
 
 from instformer_ros.msg import InstanceArray, Vocabulary
+from instformer_ros.nodes import openvis_node
 from instformer_ros.nodes.openvis_node import OpenVisNode
 from instformer_ros.nodes.words import WordsTopic
 from instformer_ros.ros.images import from_message
@@ -358,7 +359,9 @@ def test_a_bad_value_at_the_start_is_a_line_of_its_own(world: World, parameters:
 # --- Life -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_managed_life(start: Start) -> None:
+def test_the_managed_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda: given_back.append(1))
     rig = start(autostart=False)
     assert rig.state == "unconfigured" and not rig.loader.engines
     assert rig.set("score_threshold", 0.2).successful and rig.set("model", "other").successful
@@ -374,7 +377,8 @@ def test_the_managed_life(start: Start) -> None:
     assert rig.transit(Transition.TRANSITION_DEACTIVATE)
     wait_for(lambda: not rig.camera.get_subscription_count())
     assert not engine.closed
-    assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed
+    assert not given_back
+    assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed and len(given_back) == 1
     assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.loader.engine is not engine
     assert rig.transit(Transition.TRANSITION_INACTIVE_SHUTDOWN) and rig.loader.engine.closed
     assert rig.state == "finalized"
