@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from instformer_ros.live_vocabulary import EncodedVocabulary
 from instformer_ros.model.vocabulary import class_scores
 from instformer_ros.settings import Settings
 from instformer_ros.structures import Rle, TrackedInstance
-from instformer_ros.tracking.tracker import Track
+from instformer_ros.tracking.tracker import Track, mean_tokens
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ def name_tracks(
     if not tracks:
         return []
     if words.names:
-        tokens = torch.stack([track.mean_token for track in tracks])
         negatives = words.negatives if settings.negatives else None
-        table = class_scores(tokens, words.embeddings, negatives, logit_scale).float().cpu().numpy()
+        table = class_scores(mean_tokens(tracks), words.embeddings, negatives, logit_scale).float().cpu().numpy()
         named = [
             Named(track, int(k), words.names[k], float(row[k]) * track.objectness, row)
             for track, k, row in zip(tracks, table.argmax(1), table, strict=True)

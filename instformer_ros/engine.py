@@ -45,7 +45,7 @@ from instformer_ros.structures import (
     TrackedFrame,
     Vocabulary,
 )
-from instformer_ros.tracking.duplicates import drop_duplicates
+from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Tracker
 from instformer_ros.weights import checkpoint
 
@@ -308,13 +308,9 @@ class Engine:
         height, width = image.shape[:2]
         with watch("association"):
             state = self._camera(camera, settings)
-            objectness = rank_score(seen.proposals)[0]
-            if settings.life_cycle == "managed" and settings.duplicate_threshold < 1:
-                objectness = drop_duplicates(
-                    objectness, seen.proposals.mask_logits[0] > 0, settings.duplicate_threshold
-                )
-            detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness.float().cpu().numpy())
-            tracks = state.tracker.update(detection)
+            objectness, similarity = _on_host(seen, state.tracker, settings)
+            detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness)
+            tracks = state.tracker.update(detection, similarity)
             state.frames += 1
             published = name_tracks(tracks, settings, active.encoded, self._model.instclip.clip.logit_scale)
         with watch("masks"):
@@ -354,6 +350,22 @@ class Engine:
             full = F.interpolate(part[None].float(), (width, height), mode="bilinear", align_corners=False)[0]
             encoded += rle.encode_columns((full > 0).cpu().numpy())
         return encoded
+
+
+def _on_host(
+    seen: InstanceTokens, tracker: Tracker, settings: Settings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What tracks are matched by: scores (N,) and likeness to the tracks (K, N), to the host in one copy."""
+    once = settings.life_cycle == "managed" and settings.duplicate_threshold < 1  # each object
+    parts = [rank_score(seen.proposals), tracker.compare(seen.proposals.queries[0], seen.tokens[0])]
+    if once:
+        masks = seen.proposals.mask_logits[0] > 0
+        parts.append(overlaps(masks, masks))
+    table = torch.cat([part.float() for part in parts]).cpu().numpy()
+    scores, similarity, overlap = table[0], table[1 : len(parts[1]) + 1], table[len(parts[1]) + 1 :]
+    if once:
+        scores = drop_duplicates(scores, overlap, settings.duplicate_threshold)
+    return scores, similarity
 
 
 def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:

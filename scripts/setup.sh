@@ -133,7 +133,7 @@ build_package() {
   find install -xtype l -delete # links to files that are no more
   export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
   [ "$mode" != wheels ] || export AMENT_PREFIX_PATH=$VENV
-  colcon --log-base log build --base-paths . --packages-select instformer_ros --symlink-install \
+  colcon --log-base log build --base-paths . --symlink-install \
     --event-handlers console_direct+ --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$VENV/bin/python"
 }
 

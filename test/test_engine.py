@@ -28,8 +28,8 @@ from instformer_ros.model.vocabulary import TextEncoder, class_scores
 from instformer_ros.preprocess import network_size
 from instformer_ros.settings import Settings
 from instformer_ros.structures import Detection, InstformerError, TrackedFrame, TrackState
-from instformer_ros.tracking.duplicates import drop_duplicates
-from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker
+from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
+from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, mean_tokens
 from instformer_ros.weights import checkpoint
 
 Image = NDArray[np.uint8]
@@ -110,7 +110,7 @@ def test_streaming_equals_offline(network: InstFormer, engine: Engine, life_cycl
         assert len(tracks) >= tiny.QUERIES
         for instance, track in zip(frame.instances, tracks, strict=True):
             scale = network.instclip.clip.logit_scale.detach()
-            wanted = class_scores(track.mean_token, texts, None, scale).numpy()
+            wanted = class_scores(mean_tokens([track])[0], texts, None, scale).numpy()
             assert instance.class_scores is not None
             assert np.abs(instance.class_scores - wanted).max() < 1e-5
             assert instance.objectness == pytest.approx(track.objectness, abs=1e-5)
@@ -511,15 +511,16 @@ def test_of_two_proposals_for_one_object_the_better_stays() -> None:
     masks[1, :5, :9] = True  # IoU 0.9 with 0
     masks[2, 5:] = True
     masks[3, :4, :9] = True  # 0.72 with 0, 0.8 with 1
-    scores = torch.tensor([0.6, 0.9, 0.5, 0.3, 0.2, 0.1])  # 4 and 5 are empty: no duplicates of each other
-    assert drop_duplicates(scores, masks, 0.75).tolist() == pytest.approx([0, 0.9, 0.5, 0, 0.2, 0.1])
-    assert drop_duplicates(scores, masks, 0.85).tolist() == pytest.approx([0, 0.9, 0.5, 0.3, 0.2, 0.1])
-    assert drop_duplicates(scores, masks, 0.95).tolist() == scores.tolist()
+    overlap = overlaps(masks, masks).numpy()
+    scores = np.array([0.6, 0.9, 0.5, 0.3, 0.2, 0.1], np.float32)  # 4 and 5 are empty: no duplicates of each other
+    assert drop_duplicates(scores, overlap, 0.75).tolist() == pytest.approx([0, 0.9, 0.5, 0, 0.2, 0.1])
+    assert drop_duplicates(scores, overlap, 0.85).tolist() == pytest.approx([0, 0.9, 0.5, 0.3, 0.2, 0.1])
+    assert drop_duplicates(scores, overlap, 0.95).tolist() == scores.tolist()
     scores[0], scores[1] = 0.9, 0.6
-    assert drop_duplicates(scores, masks, 0.75).tolist() == pytest.approx([0.9, 0, 0.5, 0.3, 0.2, 0.1]), (
+    assert drop_duplicates(scores, overlap, 0.75).tolist() == pytest.approx([0.9, 0, 0.5, 0.3, 0.2, 0.1]), (
         "what is dropped drops no other"
     )
-    assert drop_duplicates(torch.zeros(0), torch.zeros(0, 4, 4, dtype=torch.bool), 0.7).shape == (0,)
+    assert drop_duplicates(np.zeros(0, np.float32), np.zeros((0, 0), np.float32), 0.7).shape == (0,)
 
 
 def test_duplicates_found_no_tracks(engine: Engine) -> None:

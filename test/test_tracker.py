@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from instformer_ros.model.config import RolloutConfig
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
-from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker
+from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker, mean_tokens
 
 WIDTH = 12  # of each half of a token
 
@@ -100,9 +102,50 @@ def test_the_class_is_the_mean_token_weighted_by_objectness() -> None:
     for frame in frames:
         (track,) = tracker.update(frame)
     wanted = sum(float(f.objectness[0]) * f.tokens[0] for f in frames) / (0.9 + 0.2 + 0.6)
-    assert torch.allclose(track.mean_token, wanted, atol=1e-6)
+    assert torch.allclose(mean_tokens([track])[0], wanted, atol=1e-6)
     tracker.update(see(5))
-    assert torch.allclose(track.mean_token, wanted, atol=1e-6), "frames without it say nothing of it"
+    assert torch.allclose(mean_tokens([track])[0], wanted, atol=1e-6), "frames without it say nothing of it"
+
+
+class Steps(TorchDispatchMode):
+    """Counts what torch is asked to work out; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.namespace == "aten" and not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [ManagedTracker, SlotTracker])
+def test_more_tracks_take_no_more_steps_of_the_device(kind: type[Tracker]) -> None:
+    counts = []
+    for objects in (2, 11):
+        tracker = kind(rollout(), itertools.count(1), Gates())
+        for _ in range(2):
+            tracker.update(see(*range(objects)))
+        with Steps() as steps:
+            tracks = tracker.update(see(*range(objects)))
+            mean_tokens(tracks)
+        assert len(tracks) == objects
+        counts.append(steps.count)
+    assert counts[0] == counts[1] < 60
+
+
+@pytest.mark.parametrize("kind", [ManagedTracker, SlotTracker])
+def test_what_was_compared_before_is_taken(kind: type[Tracker]) -> None:
+    one, other = (kind(rollout(), itertools.count(1), Gates(max_coast=0)) for _ in range(2))
+    for frame, order in enumerate([(0, 1, 2), (2, 0), (1, 0), (1, 2, 3)]):  # with tracks that end
+        detection = see(*order, noise=0.05, seed=frame)
+        likeness = other.compare(detection.queries, detection.tokens).numpy()
+        tracks, others = one.update(detection), other.update(detection, likeness)
+        assert [(t.id, t.state, t.proposal) for t in tracks] == [(t.id, t.state, t.proposal) for t in others]
+    tracker = kind(rollout(), itertools.count(1), Gates(similarity=-1.0))
+    tracker.update(see(0, 1))
+    tracks = tracker.update(see(0, 1), np.array([[0.1, 0.9], [0.9, 0.1]], np.float32))
+    assert [track.proposal for track in tracks] == [1, 0], "it is this that is matched by"
 
 
 # -- managed ----------------------------------------------------------------------------------------------------------
@@ -229,12 +272,12 @@ def test_a_slot_rolls_on_while_its_object_is_hidden() -> None:
     """As in the paper: always updated. Its class learns nothing from such frames."""
     tracker = SlotTracker(rollout(lively=True), itertools.count(1), Gates(birth=0.5))
     (first, second) = tracker.update(see(0, 1))
-    hidden, mean = first.hidden.clone(), first.mean_token.clone()
+    hidden, mean = first.hidden.clone(), mean_tokens([first])
     tracks = tracker.update(see(1, 0, score=[0.9, 0.1]))
     assert states(tracks) == {1: TrackState.COASTING, 2: TrackState.TRACKED}
     assert (first.proposal, first.frames_since_seen, second.proposal) == (None, 1, 0)
     assert not torch.equal(first.hidden, hidden)
-    assert torch.equal(first.mean_token, mean)
+    assert torch.equal(mean_tokens([first]), mean)
     tracks = tracker.update(see(0, 1))
     assert states(tracks) == {1: TrackState.TRACKED, 2: TrackState.TRACKED}
     assert (first.proposal, first.frames_since_seen) == (0, 0)

@@ -82,9 +82,13 @@ class _Boxes(_Managed):
 
 
 class _BoxTracker(ManagedTracker):
-    def _similarity(self, tokens: Tensor) -> NDArray[np.float64]:
-        expected = torch.stack([track.predicted for track in self.tracks])
-        return box_iou(expected.double().numpy(), tokens.double().numpy())
+    def compare(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Boxes are what it has for queries."""
+        live = self._live()
+        if not live:
+            return queries.new_zeros(0, len(queries))
+        expected = torch.stack([track.predicted for track in live])
+        return torch.from_numpy(box_iou(expected.double().numpy(), queries.double().numpy()))
 
 
 class _Library:

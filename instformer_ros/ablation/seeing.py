@@ -20,7 +20,7 @@ from instformer_ros.model.proposals import ProposalNetwork, rank_score
 from instformer_ros.preprocess import network_input
 from instformer_ros.settings import Settings
 from instformer_ros.structures import Proposals, Rle
-from instformer_ros.tracking.duplicates import drop_duplicates
+from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 
 _CHUNK = 12  # frames a pass
 
@@ -75,15 +75,15 @@ def see(
 
 def _candidates(seen: Proposals, i: int, scores: Tensor, masks: list[Rle], settings: Settings) -> SeenFrame:
     """The proposals of image ``i`` that are no duplicates and sure enough to continue a track."""
+    objectness = scores.float().cpu().numpy()
     if settings.duplicate_threshold < 1:
-        scores = drop_duplicates(scores, seen.mask_logits[i] > 0, settings.duplicate_threshold)
-    rows = torch.nonzero(scores >= settings.keep_threshold)[:, 0]
-    kept = [masks[row] for row in rows.tolist()]
+        shapes = seen.mask_logits[i] > 0
+        objectness = drop_duplicates(objectness, overlaps(shapes, shapes).cpu().numpy(), settings.duplicate_threshold)
+    chosen = np.flatnonzero(objectness >= settings.keep_threshold)
+    rows, kept = torch.from_numpy(chosen).to(scores.device), [masks[row] for row in chosen]
     boxes = np.array([mask_tools.box(rle) for rle in kept], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    return SeenFrame(
-        rows, seen.queries[i, rows], scores[rows].float().cpu().numpy(), seen.mask_logits[i, rows], kept, boxes
-    )
+    return SeenFrame(rows, seen.queries[i, rows], objectness[chosen], seen.mask_logits[i, rows], kept, boxes)
 
 
 def _full(logits: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -9,13 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cosine_similarity(predicted: Tensor, tokens: Tensor) -> NDArray[np.float64]:
-    """Cosine of every pair: (K, W) and (N, W) -> (K, N) in [-1, 1], on the CPU."""
-    similarity = F.normalize(predicted, dim=-1) @ F.normalize(tokens, dim=-1).t()
-    return similarity.double().cpu().numpy()
+def cosine_similarity(predicted: Tensor, tokens: Tensor) -> Tensor:
+    """Cosine of every pair: (K, W) and (N, W) -> (K, N) in [-1, 1], where they are."""
+    return F.normalize(predicted, dim=-1) @ F.normalize(tokens, dim=-1).t()
 
 
-def assign(similarity: NDArray[np.float64], least: float = -np.inf) -> list[tuple[int, int]]:
+def assign(similarity: NDArray[np.floating[Any]], least: float = -np.inf) -> list[tuple[int, int]]:
     """The one-to-one assignment of greatest total similarity among the pairs that reach ``least``.
 
     Args:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-def drop_duplicates(scores: Tensor, masks: Tensor, threshold: float) -> Tensor:
+def drop_duplicates(scores: NDArray[np.float32], overlap: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
     """Zeroes the score of each proposal whose mask overlaps a better one's.
 
     Args:
         scores: (N,) in [0, 1].
-        masks: (N, h, w) bool.
+        overlap: (N, N) IoU of their masks, as :func:`overlaps` gives it.
         threshold: least IoU of two proposals for one object.
 
     Returns:
-        (N,) scores, on the CPU: they come over together with the overlaps, in one copy.
+        (N,) scores
     """
-    table = torch.cat([scores[:, None], overlaps(masks, masks)], 1).cpu().numpy()
-    result, overlap = table[:, 0].copy(), table[:, 1:] >= threshold
+    result, same = scores.copy(), overlap >= threshold
     for row in np.argsort(-result, kind="stable"):
         if result[row] > 0:
-            worse = overlap[row].copy()
+            worse = same[row].copy()
             worse[row] = False
             result[worse] = 0
-    return torch.from_numpy(result)
+    return result
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:

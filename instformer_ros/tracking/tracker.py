@@ -1,10 +1,15 @@
-"""Life cycles of tracks: *slots* as in the paper, *managed* for robots. One tracker a camera; it knows no words."""
+"""Life cycles of tracks: *slots* as in the paper, *managed* for robots. One tracker a camera; it knows no words.
+
+What tracks remember stays on the device, where it is worked on for all of them at once: the number of steps there does
+not depend on how many there are.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,10 +46,19 @@ class Track:
     state: TrackState = TrackState.NEW
     proposal: int | None = None  # row of this frame's proposals; None when not seen
 
-    @property
-    def mean_token(self) -> Tensor:
-        """(E,) objectness-weighted mean of its instance tokens; classifying it equals averaging the logits."""
-        return self.token_sum / max(self.weight, 1e-6)
+
+def mean_tokens(tracks: Sequence[Track]) -> Tensor:
+    """Objectness-weighted means of the tracks' instance tokens; classifying one equals averaging the logits.
+
+    Args:
+        tracks: K > 0 of them.
+
+    Returns:
+        (K, E)
+    """
+    sums = torch.stack([track.token_sum for track in tracks])
+    weights = torch.tensor([max(track.weight, 1e-6) for track in tracks])
+    return sums / weights.to(sums.device)[:, None]
 
 
 class Tracker(ABC):
@@ -55,69 +69,95 @@ class Tracker(ABC):
         self.tracks: list[Track] = []
         self._rollout, self._ids = rollout, ids
 
-    def update(self, detection: Detection) -> list[Track]:
+    def compare(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Likeness between what each track expects and what a frame shows, on the device.
+
+        Args:
+            queries: (N, C) decoder-normalised queries of the frame.
+            tokens: (N, E) instance tokens.
+
+        Returns:
+            (K, N), rows as :meth:`update` counts the tracks; greater is more alike
+        """
+        live = self._live()
+        if not live:
+            return tokens.new_zeros(0, len(tokens))
+        predicted = torch.stack([track.predicted for track in live])
+        return cosine_similarity(predicted, self._rollout.tokens(queries, tokens))
+
+    def update(self, detection: Detection, similarity: NDArray[np.floating[Any]] | None = None) -> list[Track]:
         """One frame.
+
+        Args:
+            detection: what it shows.
+            similarity: (K, N) what :meth:`compare` says of it, by who has brought that to the host with other things.
 
         Returns:
             every live track, and those that ended in this frame (TERMINATED); valid until the next call
         """
-        self.tracks = [track for track in self.tracks if track.state is not TrackState.TERMINATED]
-        tokens = self._rollout.tokens(detection.queries, detection.tokens)
+        if similarity is None:
+            similarity = self.compare(detection.queries, detection.tokens).cpu().numpy()
+        self.tracks = self._live()
         for track in self.tracks:
             track.proposal = None
             track.age += 1
-        self._associate(detection, tokens)
+        self._associate(detection, similarity)
         return list(self.tracks)
 
     @abstractmethod
-    def _associate(self, detection: Detection, tokens: Tensor) -> None:
+    def _associate(self, detection: Detection, similarity: NDArray[np.floating[Any]]) -> None:
         """Matches, ages, founds and ends tracks."""
 
-    def _similarity(self, tokens: Tensor) -> NDArray[np.float64]:
-        """(tracks, N) between what each track expects and the ``tokens`` (N, W) of this frame."""
-        return cosine_similarity(torch.stack([track.predicted for track in self.tracks]), tokens)
+    def _live(self) -> list[Track]:
+        return [track for track in self.tracks if track.state is not TrackState.TERMINATED]
 
-    def _found(self, count: int) -> list[Track]:
+    def _found(self, count: int, detection: Detection) -> list[Track]:
         """New tracks, not yet tied to a proposal."""
-        state = self._rollout.initial_state(count)
+        states = self._rollout.initial_state(count).to(detection.tokens.device).unbind()
+        sums = torch.zeros_like(detection.tokens[:1].expand(count, -1)).unbind()
         tracks = [
-            Track(next(self._ids), predicted=state[i], hidden=state[i], token_sum=torch.zeros(0), age=1)
-            for i in range(count)
+            Track(next(self._ids), predicted=state, hidden=state, token_sum=nothing, age=1)
+            for state, nothing in zip(states, sums, strict=True)
         ]
         self.tracks += tracks
         return tracks
 
-    def _tie(self, pairs: list[tuple[Track, int]], tokens: Tensor) -> None:
+    def _tie(self, pairs: list[tuple[Track, int]], detection: Detection) -> None:
         """Rolls the tracks of ``pairs`` on with the tokens of their proposals."""
         if not pairs:
             return
-        hidden = torch.stack([track.hidden for track, _ in pairs])
-        rows = torch.tensor([row for _, row in pairs], device=tokens.device)
-        predicted, hidden = self._rollout(tokens[rows], hidden.to(tokens.device))
-        for i, (track, row) in enumerate(pairs):
-            track.proposal, track.predicted, track.hidden = row, predicted[i], hidden[i]
+        rows = torch.tensor([row for _, row in pairs], device=detection.tokens.device)
+        tokens = self._rollout.tokens(detection.queries[rows], detection.tokens[rows])
+        rolled, states = self._rollout(tokens, torch.stack([track.hidden for track, _ in pairs]))
+        for (track, row), predicted, hidden in zip(pairs, rolled.unbind(), states.unbind(), strict=True):
+            track.proposal, track.predicted, track.hidden = row, predicted, hidden
 
-    def _see(self, track: Track, detection: Detection) -> None:
-        """A track is visible in this frame: its class and its state learn of it."""
-        assert track.proposal is not None
-        objectness = float(detection.objectness[track.proposal])
-        token = objectness * detection.tokens[track.proposal]
-        track.token_sum = token if track.weight == 0 else track.token_sum + token
-        track.weight += objectness
-        track.objectness = objectness
-        track.frames_since_seen = 0
-        track.state = TrackState.NEW if track.age == 1 else TrackState.TRACKED
+    def _see(self, pairs: list[tuple[Track, int]], detection: Detection) -> None:
+        """The tracks of ``pairs`` are visible in this frame: their class and their state learn of it."""
+        if not pairs:
+            return
+        rows = [row for _, row in pairs]
+        objectness = detection.objectness[rows]
+        tokens = detection.tokens[torch.tensor(rows, device=detection.tokens.device)]
+        weighted = torch.from_numpy(objectness).to(tokens.device)[:, None] * tokens
+        sums = torch.stack([track.token_sum for track, _ in pairs]) + weighted
+        for (track, _), total, score in zip(pairs, sums.unbind(), objectness.tolist(), strict=True):
+            track.token_sum = total
+            track.weight += score
+            track.objectness = score
+            track.frames_since_seen = 0
+            track.state = TrackState.NEW if track.age == 1 else TrackState.TRACKED
 
 
 class ManagedTracker(Tracker):
     """For robots: a birth gate and a match gate, the hidden state frozen while unseen, an end after coasting."""
 
-    def _associate(self, detection: Detection, tokens: Tensor) -> None:
+    def _associate(self, detection: Detection, similarity: NDArray[np.floating[Any]]) -> None:
         gates = self.gates
         candidates = [row for row, score in enumerate(detection.objectness) if score >= gates.match_objectness]
         matched: dict[int, int] = {}
         if self.tracks and candidates:
-            matched = dict(assign(self._similarity(tokens[candidates]), gates.similarity))
+            matched = dict(assign(similarity[:, candidates], gates.similarity))
         pairs = [(self.tracks[i], candidates[j]) for i, j in matched.items()]
         for i, track in enumerate(self.tracks):
             if i not in matched:
@@ -126,26 +166,30 @@ class ManagedTracker(Tracker):
                 track.state = TrackState.TERMINATED if ended else TrackState.COASTING
         taken = {row for _, row in pairs}
         born = [row for row in candidates if row not in taken and detection.objectness[row] >= gates.birth]
-        pairs += list(zip(self._found(len(born)), born, strict=True))
-        self._tie(pairs, tokens)
-        for track, _ in pairs:
-            self._see(track, detection)
+        if born:
+            pairs += list(zip(self._found(len(born), detection), born, strict=True))
+        self._tie(pairs, detection)
+        self._see(pairs, detection)
 
 
 class SlotTracker(Tracker):
     """The paper's: N permanent slots, founded by the first frame, each matched and rolled on in every frame."""
 
-    def _associate(self, detection: Detection, tokens: Tensor) -> None:
-        if not self.tracks:
-            pairs = list(zip(self._found(len(tokens)), range(len(tokens)), strict=True))
+    def _associate(self, detection: Detection, similarity: NDArray[np.floating[Any]]) -> None:
+        if self.tracks:
+            pairs = [(self.tracks[i], j) for i, j in assign(similarity)]
         else:
-            pairs = [(self.tracks[i], j) for i, j in assign(self._similarity(tokens))]
-        self._tie(pairs, tokens)
-        for track in self.tracks:
-            row = track.proposal  # None where there are fewer proposals than slots
-            if row is not None and (detection.objectness[row] >= self.gates.birth or track.weight == 0):
-                self._see(track, detection)
-            else:
+            count = len(detection.objectness)
+            pairs = list(zip(self._found(count, detection), range(count), strict=True))
+        self._tie(pairs, detection)
+        visible = [pair for pair in pairs if self._is_visible(*pair, detection)]
+        self._see(visible, detection)
+        seen = {track.id for track, _ in visible}
+        for track in self.tracks:  # some without a proposal, where those are fewer than the slots
+            if track.id not in seen:
                 track.proposal = None
                 track.frames_since_seen += 1
                 track.state = TrackState.COASTING
+
+    def _is_visible(self, track: Track, row: int, detection: Detection) -> bool:
+        return bool(detection.objectness[row] >= self.gates.birth or track.weight == 0)
