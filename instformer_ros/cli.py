@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="toyvis", help="'toyvis' (embedded) or a checkpoint (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="auto (bf16 on GPUs that have it, else fp32), fp32, bf16 or fp16 (default: %(default)s)",
+    )
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +158,7 @@ def _segment(options: argparse.Namespace) -> int:
             output=options.output,
             model=options.model,
             device=options.device,
+            precision=options.precision,
             max_frames=options.max_frames,
             score_threshold=options.score_threshold,
             vocabulary_embeddings=options.vocabulary_embeddings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -78,3 +79,10 @@ def device_errors(device: torch.device) -> Iterator[None]:
                 f"device '{device}' is lost ({reason}): end this process and start it anew"
             ) from error
         raise
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: torch's on a GPU, the whole process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

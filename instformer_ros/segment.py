@@ -20,6 +20,7 @@ from tqdm import tqdm
 from instformer_ros.bag_writer import BagWriter
 from instformer_ros.data.source import Source
 from instformer_ros.data.sources import open_source
+from instformer_ros.devices import peak_memory
 from instformer_ros.draw import overlay
 from instformer_ros.engine import Engine, Settings, parse_vocabulary
 from instformer_ros.evaluation.results import TrackCollector, VideoTrack, result_entries, write_json
@@ -39,6 +40,7 @@ class SegmentOptions:
     output: Path
     model: str = "toyvis"
     device: str = "auto"
+    precision: str = "auto"  # of the network, as Engine.load takes it
     max_frames: int | None = None
     score_threshold: float | None = None  # None: the engine's default
     vocabulary_embeddings: Path | None = None  # ready-made text embeddings, see ready_vocabulary.py
@@ -60,7 +62,7 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
         source = stack.enter_context(open_source(options.source, options.max_frames, options.topic))
         output = _folder(options.output)
         bag = stack.enter_context(BagWriter(options.output_bag)) if options.output_bag else None
-        engine = Engine.load(options.model, options.device, settings)
+        engine = Engine.load(options.model, options.device, settings, precision=options.precision)
         try:
             if options.vocabulary_embeddings:
                 ready = read_embeddings(options.vocabulary_embeddings).choose(words)
@@ -68,7 +70,7 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
             else:
                 engine.set_vocabulary(words)
             collector, times, seconds = _run(engine, source, output / OVERLAY, bag)
-            unknown = list(engine.unknown_words)
+            unknown, memory = list(engine.unknown_words), peak_memory(engine.device)
         finally:
             engine.close()
     tracks = collector.tracks()
@@ -80,6 +82,7 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
         "source": options.source,
         "model": options.model,
         "device": options.device,
+        "precision": options.precision,
         "vocabulary": list(names),
         "unknown_words": unknown,
         "frames": collector.length,
@@ -88,6 +91,7 @@ def segment(options: SegmentOptions) -> dict[str, Any]:
         "source_fps": source.fps,
         "seconds": seconds,
         "fps": collector.length / seconds,
+        "peak_memory_bytes": memory,
         "stages": {
             stage: {"seconds": sum(t), "mean_ms": 1000 * float(np.mean(t)), "median_ms": 1000 * float(np.median(t))}
             for stage, t in times.items()
@@ -112,6 +116,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     stages = ", ".join(f"{stage} {t['mean_ms']:.1f}" for stage, t in summary["stages"].items())
     frames = f"{summary['frames']} frame{'s' * (summary['frames'] != 1)}"
     lines.append(f"{frames}, {summary['fps']:.1f} a second (ms a frame: {stages})")
+    lines.append(f"peak memory: {summary['peak_memory_bytes'] / 2**20:.0f} MiB")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from instformer_ros import masks
@@ -100,6 +101,7 @@ def install(monkeypatch: Any) -> types.ModuleType:
     class Engine:
         unknown_words: tuple[str, ...] = ("zebra",)
         closed = 0
+        device = torch.device("cpu")
 
         @classmethod
         def load(cls, model: str = "toyvis", device: str = "auto", settings: Any = None, **how: Any) -> Engine:

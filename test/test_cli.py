@@ -53,8 +53,10 @@ def pictures(folder: Path, count: int = 3, width: int = 33, height: int = 21) ->
 
 def test_segment_writes_three_files(tmp_path: Path, engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = pictures(tmp_path / "in"), tmp_path / "deep" / "out"
-    code = cli.main(["segment", str(source), "--vocabulary", "cat, zebra", "--output", str(output)])
-    assert code == 0
+    code = cli.main(
+        ["segment", str(source), "--vocabulary", "cat, zebra", "--output", str(output), "--precision", "fp32"]
+    )
+    assert code == 0 and engine.loaded_with == {"precision": "fp32"}
     assert sorted(p.name for p in output.iterdir()) == ["overlay.mp4", "summary.json", "tracks.json"]
 
     (entry,) = json.loads((output / "tracks.json").read_text())
@@ -66,12 +68,13 @@ def test_segment_writes_three_files(tmp_path: Path, engine: Any, capsys: pytest.
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["frames"], summary["width"], summary["height"]) == (3, 33, 21)
     assert summary["vocabulary"] == ["cat", "zebra"] and summary["unknown_words"] == ["zebra"]
+    assert summary["precision"] == "fp32" and 10**7 < summary["peak_memory_bytes"] < 10**11
     assert set(summary["stages"]) >= {"read", "proposals", "instclip", "draw", "write"}
     assert summary["stages"]["instclip"]["mean_ms"] == pytest.approx(2.0) and summary["fps"] > 0
     assert summary["tracks"][0]["first_frame"] == 0 and summary["tracks"][0]["last_frame"] == 2
 
     out = capsys.readouterr().out
-    assert "cat" in out and "3 frames" in out and "never trained on: zebra" in out
+    assert "cat" in out and "3 frames" in out and "peak memory: " in out and "never trained on: zebra" in out
     assert engine.Engine.closed == 1 and engine.last.settings.class_scores
 
 
@@ -164,7 +167,7 @@ def test_evaluate_writes_the_numbers(tmp_path: Path, engine: Any, capsys: pytest
     assert all(report[key] is None or 0 <= report[key] <= 1 for key in ("AP", "AP50", "AR10", "IDF1", "HOTA"))
     assert "novel" in capsys.readouterr().out
     variant = Variant(classifier="crops", association="query", rollout="none")
-    assert engine.loaded_with == {"variant": variant}
+    assert engine.loaded_with == {"untrained": False, "variant": variant, "precision": "auto"}
     assert report["variant"] == {"classifier": "crops", "association": "query", "rollout": "none"}
     video, true_masks = engine.used[0], engine.used[1]
     assert (video.life_cycle, true_masks.life_cycle) == ("slots", "managed")

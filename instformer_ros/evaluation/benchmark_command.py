@@ -87,7 +87,7 @@ def _predict(options: argparse.Namespace, truth: Mapping[str, Any]) -> Any:
     from instformer_ros.evaluation.benchmark_run import run_dataset
 
     dataset = _dataset(options, truth)
-    engine = Engine.load(options.model, options.device)
+    engine = Engine.load(options.model, options.device, precision=options.precision)
     try:
         with tqdm(total=sum(v.length for v in dataset.videos), desc=options.benchmark, unit="frame") as bar:
             entries = run_dataset(engine, dataset, options.benchmark == "uvo", options.life_cycle, bar.update)

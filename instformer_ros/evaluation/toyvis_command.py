@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-import torch
 from tqdm import tqdm
 
 from instformer_ros.data.toyvis import SPLITS, ToyVideo
@@ -12,7 +11,6 @@ from instformer_ros.engine import Engine
 from instformer_ros.evaluation.results import check_writable, write_json
 from instformer_ros.evaluation.toyvis import evaluate, format_table
 from instformer_ros.evaluation.toyvis_run import video_seeds
-from instformer_ros.model.instformer import InstFormer
 from instformer_ros.variant_options import describe, variant_of
 
 
@@ -27,9 +25,8 @@ def evaluate_toyvis(options: argparse.Namespace) -> str:
         video_seeds(seed, options.videos)
     check_writable(options.json)  # before the long run
     splits = (*SPLITS, "all") if options.split == "all" else (options.split,)
-    engine = Engine.load(options.model, options.device, variant=variant_of(options))
-    if options.untrained:
-        engine = untrained(engine)
+    how = {"untrained": options.untrained, "variant": variant_of(options), "precision": options.precision}
+    engine = Engine.load(options.model, options.device, **how)
     try:
         frames = len(seeds) * options.videos * ToyVideo(0).length
         with tqdm(total=frames, desc="evaluating ToyVIS", unit="frame") as bar:
@@ -42,11 +39,3 @@ def evaluate_toyvis(options: argparse.Namespace) -> str:
     if options.json is not None:
         write_json(options.json, report)
     return format_table(report)
-
-
-def untrained(engine: Engine, seed: int = 0) -> Engine:
-    """An engine of the same sizes, words and device with random weights; the one given is closed."""
-    torch.manual_seed(seed)
-    random = Engine(InstFormer(engine.config), engine.device)
-    engine.close()
-    return random

@@ -100,11 +100,12 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_frames(subject: Any, size: tuple[int, int], rounds: int) -> dict[str, Any]:
     """Whole frames, memory and stages; printed as they come."""
+    from instformer_ros.devices import peak_memory
     from instformer_ros.speed.ceiling import against_ceilings
     from instformer_ros.speed.stages import time_stages
     from instformer_ros.speed.subjects import frames
     from instformer_ros.speed.sweeps import player
-    from instformer_ros.speed.timing import interleave, peak_memory
+    from instformer_ros.speed.timing import interleave
 
     pictures = frames(*size)
     contenders = {"frame": player(subject.engine(), [{"camera": picture} for picture in pictures])}

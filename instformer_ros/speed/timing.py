@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -65,13 +64,6 @@ def wait_for(device: torch.device) -> None:
     """Until a GPU has done all that it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: torch's on a GPU, the whole process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def environment(device: torch.device) -> dict[str, Any]:
