@@ -103,3 +103,12 @@ def test_a_sourced_ros_is_told_from_our_own(
     command = f'set -euo pipefail; . "{ROOT}/scripts/common.sh"; echo "$mode $VENV"'
     answer = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == f"{mode} {ROOT / venv}"
+
+
+def test_the_transport_profile_announces_often() -> None:
+    """A camera that starts again may have to wait for the node's next announcement: 3 s by default."""
+    space = "{http://www.eprosima.com}"
+    root = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    (period,) = root.iter(f"{space}leaseAnnouncement")
+    seconds, fraction = (int(period.findtext(f"{space}{name}", "")) for name in ("sec", "nanosec"))
+    assert 0.1 <= seconds + fraction * 1e-9 <= 1.0
