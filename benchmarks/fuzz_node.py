@@ -7,7 +7,6 @@ be answered. A node that has died is a fault and is started again.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from soak_processes import keep_apart
 from soak_resources import memory
 from std_msgs.msg import Header
 
@@ -249,7 +249,7 @@ _KINDS: dict[str, Callable[[Fuzzer, random.Random], str]] = {
 
 def run(count: int, seed: int) -> dict[str, Any]:
     """``count`` messages, the kinds in turn, to a node of each image transport."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    keep_apart()
     log_file = Path(tempfile.mkdtemp(prefix="fuzz_")) / "node.log"
     outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in _KINDS}
     faults: list[str] = []

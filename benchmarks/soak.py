@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,10 +29,9 @@ from soak_checks import Checker
 from soak_events import Soak
 from soak_node import BUGS
 from soak_probe import Probe
-from soak_processes import Camera, start_node
+from soak_processes import Camera, keep_apart, start_node
 from soak_resources import Resources
 
-_HERE = Path(__file__).resolve().parent
 _OWN = "RssAnon"
 """The memory that is judged: heap, stacks and Python's objects, all that code of the node can lose hold of.
 
@@ -60,8 +58,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="the node's log (default: a temporary file)")
     options = parser.parse_args()
     log_file = options.log or Path(tempfile.mkdtemp(prefix="soak_")) / "node.log"
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_HERE.parent / "config" / "fastdds.xml"))
+    keep_apart()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     checker = Checker(options.latency)
     probe = Probe(checker)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
+
+
+def keep_apart() -> None:
+    """A DDS domain of this run's own, whatever the shell's is: what follows is no good for a robot's node."""
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_HERE.parent / "config" / "fastdds.xml"))
 
 
 def start_node(bug: str | None, log: Any) -> subprocess.Popen[bytes]:

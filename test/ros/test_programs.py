@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -147,6 +148,16 @@ def test_a_clients_nonsense_is_a_line_in_the_log(start: Start, world: World) -> 
     )
     program.process.send_signal(signal.SIGINT)
     program.ends_with(0)
+
+
+def test_fuzz_of_a_running_node() -> None:
+    """A few of the messages and calls that ``benchmarks/fuzz.py node`` sends by the thousand."""
+    fuzz = _HERE.parents[1] / "benchmarks" / "fuzz.py"
+    done = subprocess.run([sys.executable, fuzz, "node", "--count", "60"], capture_output=True, text=True, timeout=400)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["faults"] == [], report
+    assert sum(sum(outcomes.values()) for outcomes in report["outcomes"].values()) == 60
+    assert report["outcomes"]["words_by_service"].keys() <= {"accepted", "refused"}
 
 
 def test_openvis_says_in_a_line_why_it_cannot_start(start: Start) -> None:
