@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from instformer_ros.engine import Engine
-from instformer_ros.nodes.pipeline import Pipeline, Pixels
+from instformer_ros.nodes.pipeline import Pipeline
+from instformer_ros.nodes.protocols import Pixels
 from instformer_ros.structures import TrackedFrame, Vocabulary
 
 

@@ -15,7 +15,7 @@ from rclpy.timer import Timer
 
 from instformer_ros.msg import CameraStatus
 from instformer_ros.nodes.inputs import CameraInput
-from instformer_ros.nodes.pipeline import Counts
+from instformer_ros.nodes.protocols import Counts
 from instformer_ros.nodes.run import parting_logger
 from instformer_ros.nodes.statistics import Statistics, Summary
 from instformer_ros.ros.diagnostics import Diagnostics, Level, Report
@@ -118,7 +118,7 @@ class Monitor:
                 )
             elif camera.silent and not silent:
                 self._node.get_logger().info(f"images on '{topic}' again")
-            if news.received > news.answered + 2:
+            if news.received > news.answered + 3:  # so many may be under way
                 self._node.get_logger().info(f"'{topic}': {news} in {seconds:g} s")
             camera.silent = silent
 

@@ -18,6 +18,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.service import Service
+from rclpy.time import Time
 
 from instformer_ros.engine import Engine
 from instformer_ros.memory import give_back_freed_memory
@@ -27,7 +28,8 @@ from instformer_ros.nodes.monitor import THRESHOLDS, Facts, Monitor, Thresholds
 from instformer_ros.nodes.openvis_parameters import PARAMETERS, SETTINGS, camera_names
 from instformer_ros.nodes.output import OUTPUT_SETTINGS, OutputSettings, Result
 from instformer_ros.nodes.outputs import CameraOutputs
-from instformer_ros.nodes.pipeline import EngineLike, Pipeline
+from instformer_ros.nodes.pipeline import Pipeline
+from instformer_ros.nodes.protocols import EngineLike
 from instformer_ros.nodes.statistics import Statistics
 from instformer_ros.nodes.vocabulary_interface import VocabularyInterface
 from instformer_ros.ros.frames import CameraFrame
@@ -232,7 +234,7 @@ class OpenVisNode(LifecycleNode):
                 camera.input = None
 
     def _on_death(self) -> None:
-        """The worker has ended by an error: the node falls back to unconfigured, by way of the error state."""
+        """A thread of the pipeline has died: the node falls back to unconfigured, by way of the error state."""
         if not self._fault or self._pipeline is None:
             return
         active = any(camera.input for camera in self._cameras.values())
@@ -258,8 +260,7 @@ class OpenVisNode(LifecycleNode):
         """Sends the answer to one image out, under the image's own header."""
         out = self._cameras[camera]
         seconds = out.outputs.publish(Result(frame, answer, self._output_settings, self._target))
-        stamp = frame.header.stamp  # of any value, while rclpy's Time refuses those before 1970
-        latency = (self.get_clock().now().nanoseconds - stamp.sec * 10**9 - stamp.nanosec) * 1e-9
+        latency = (self.get_clock().now() - Time.from_msg(frame.header.stamp)).nanoseconds * 1e-9
         alive = sum(instance.state is not TrackState.TERMINATED for instance in answer.instances)
         out.statistics.answered(latency, {**answer.timings, "publish": sum(seconds.values())}, alive)
 
@@ -283,7 +284,7 @@ class OpenVisNode(LifecycleNode):
                 self.get_logger().error(text + "\n" + "".join(traceback.format_exception(error)))
 
     def died(self, error: BaseException) -> None:
-        """The worker has ended: that is a state of the node, not a line in the log alone."""
+        """A thread of the pipeline has ended: that is a state of the node, not a line in the log alone."""
         if isinstance(error, InstformerError):
             self._fault, self._remedy = str(error), ""  # it names its own
         else:

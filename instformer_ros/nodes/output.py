@@ -74,7 +74,7 @@ class Result:
 
 
 class Output(Protocol):
-    """One output of one camera. All but the making and :meth:`close` happens in the pipeline's worker."""
+    """One output of one camera. All but the making and :meth:`close` happens in the results thread."""
 
     name: str  # for logs and timings
 

@@ -1,9 +1,10 @@
 """The way of a frame through the node, without ROS: newest frame wins, one worker runs the engine.
 
-Three threads meet here. The executor's thread puts messages in and asks for changes; the worker takes the newest frame
-of every camera, runs one pass over them and publishes; the vocabulary thread encodes words, which is slow, gives way to
-the frames meanwhile, and hands the words to the worker. Whatever changes the engine is done by the worker between two
-passes, so no frame ever sees half of a change.
+Four threads meet here. The executor's thread puts messages in and asks for changes; the worker takes the newest frame
+of every camera and runs one pass over them; the results thread publishes what came of it, while the worker is at the
+next pass already; the vocabulary thread encodes words, which is slow, gives way to the frames meanwhile, and hands the
+words to the worker. Whatever changes the engine is done by the worker between two passes, once the results of the first
+are out: no frame ever sees half of a change, and whoever listens sees the change between two results.
 """
 
 from __future__ import annotations
@@ -11,107 +12,23 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout  # the builtin one only since Python 3.11
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Generic
 
 from instformer_ros.memory import give_back_freed_memory
+from instformer_ros.nodes.protocols import Counts, EngineLike, M, Outlet, P
+from instformer_ros.nodes.results import PassResults, ResultsQueue
 from instformer_ros.nodes.rounds import Rounds
 from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame, Vocabulary
 
-Pixels = NDArray[np.uint8]
-M = TypeVar("M")  # a camera's message
-
-
-class Picture(Protocol):
-    """A message decoded."""
-
-    @property
-    def image(self) -> Pixels:
-        """(H, W, 3) uint8 RGB."""
-
-
-P = TypeVar("P", bound=Picture)
-M_contra = TypeVar("M_contra", contravariant=True)
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
 _CLOSING = "vocabulary: the node is being cleaned up; ask again once it is configured"
 _HOPELESS = 30  # passes in a row that fail by an error of ours: we are broken for good
 _FLOWING = 1.0  # seconds since the last pass for which frames count as flowing
-
-
-class EngineLike(Protocol):
-    """What is asked of :class:`instformer_ros.engine.Engine`; tests use a lighter one."""
-
-    settings: Any
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-    @property
-    def unknown_words(self) -> tuple[str, ...]: ...
-
-    @property
-    def device(self) -> Any: ...
-
-    @property
-    def device_memory(self) -> int: ...
-
-    @property
-    def shortage(self) -> str: ...
-
-    def warm_up(self) -> None: ...
-
-    def encode_vocabulary(self, names: Sequence[str], pause: Callable[[float], None] | None = None) -> Any: ...
-
-    def use_vocabulary(self, encoded: Any) -> Vocabulary: ...
-
-    def step(self, images: Mapping[str, Pixels]) -> dict[str, TrackedFrame]: ...
-
-    def reset(self, camera: str | None = None) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Outlet(Protocol[M_contra, P]):
-    """Where the pipeline's results go. All of it is called by the pipeline's threads and may raise."""
-
-    def decode(self, camera: str, message: M_contra) -> P:
-        """What the message shows; raises InstformerError if it is no good."""
-
-    def publish(self, camera: str, frame: P, answer: TrackedFrame) -> None:
-        """Sends the answer to one message out."""
-
-    def vocabulary_changed(self, vocabulary: Vocabulary, unknown: tuple[str, ...]) -> None:
-        """A vocabulary has come into force; ``unknown`` are those of its words that the model never learnt."""
-
-    def complain(self, subject: str, error: BaseException) -> None:
-        """Something was refused or went wrong; the pipeline goes on."""
-
-    def died(self, error: BaseException) -> None:
-        """The worker has ended by an error that it cannot survive; nothing is answered any more."""
-
-
-@dataclass
-class Counts:
-    """What became of the frames. ``received = answered + dropped + refused + failed`` + the one or two under way."""
-
-    received: int = 0
-    answered: int = 0
-    dropped: int = 0  # overtaken by a newer one
-    refused: int = 0  # bad input
-    failed: int = 0  # an error of ours
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
-
-    def __str__(self) -> str:
-        return ", ".join(f"{getattr(self, f.name)} {f.name}" for f in fields(self))
 
 
 class Pipeline(Generic[M, P]):
@@ -122,7 +39,9 @@ class Pipeline(Generic[M, P]):
         self.round_wait = round_wait
         self._engine = engine
         self._outlet = outlet
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._results: ResultsQueue[P] = ResultsQueue(lock, self._changed.notify_all, self._publish)
         self._frames: dict[str, tuple[float, M]] = {}  # with the time of arrival
         self._rounds = Rounds()
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -135,7 +54,11 @@ class Pipeline(Generic[M, P]):
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=partial(self._live, run), name=name, daemon=True)
-            for name, run in (("frames", self._run), ("vocabulary", self._run_vocabulary))
+            for name, run in (
+                ("frames", self._run),
+                ("results", self._results.run),
+                ("vocabulary", self._run_vocabulary),
+            )
         ]
         self._alive = len(self._threads)
         for thread in self._threads:
@@ -154,9 +77,9 @@ class Pipeline(Generic[M, P]):
             self._changed.notify_all()
 
     def discard(self) -> bool:
-        """Drops what is waiting and returns once the pass under way, if any, has ended.
+        """Drops what is waiting and returns once the pass under way, if any, has ended and its results are out.
 
-        Returns False if it had not after four seconds; its results are thrown away then.
+        Returns False if they were not after four seconds; those that have not begun to go out are thrown away then.
         """
         with self._changed:
             self._drop_waiting()
@@ -213,7 +136,7 @@ class Pipeline(Generic[M, P]):
         return self._engine.shortage
 
     def close(self) -> bool:
-        """Ends the threads (waiting for the pass under way) and closes the engine. Can be called twice.
+        """Ends the threads (waiting for what they are at) and closes the engine. Can be called twice.
 
         Returns False if a thread was still at work after four seconds; as soon as that has ended, the engine is closed
         and its memory given back. If it returns True that is left to the caller, who still holds the engine.
@@ -235,6 +158,8 @@ class Pipeline(Generic[M, P]):
                 future.cancel()
             self._jobs.clear()
             self._drop_waiting()
+            if (unpublished := self._results.end()) is not None:
+                self._drop_results(unpublished)
             self._changed.notify_all()
 
     def _drop_waiting(self) -> None:
@@ -320,11 +245,13 @@ class Pipeline(Generic[M, P]):
         """The worker. Whatever goes wrong with a frame or a job, the next one is served, unless nothing goes right."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or bool(self._jobs) or bool(self._frames))
-                if self._frames:
+                self._changed.wait_for(self._due)
+                if not self._jobs:
                     self._gather()
                 if self._stopped:
                     return
+                if self._jobs and not self._results.idle:
+                    continue  # it came while others were waited for
                 jobs, self._jobs = self._jobs, []
                 frames, self._frames = self._frames, {}
             for job, future in jobs:
@@ -333,6 +260,12 @@ class Pipeline(Generic[M, P]):
             if frames:
                 self._answer(frames)
                 self._last_pass = time.monotonic()
+
+    def _due(self) -> bool:
+        """Whether the worker has something to do now. Frames wait for jobs, and those for the results on their way."""
+        if self._stopped or self._jobs:
+            return self._stopped or self._results.idle
+        return bool(self._frames) and self._results.free
 
     def _gather(self) -> None:
         """Waits for the images that are due, so that one pass takes the whole round."""
@@ -368,16 +301,46 @@ class Pipeline(Generic[M, P]):
         self._in_vain = 0
         self._tell_shortage()
         for camera, answer in answers.items():
-            if epoch != self._epoch:
-                self._count(camera, "dropped")
-                continue
             waited = taken - messages[camera][0]
             answer.timings = {"wait": waited, "decode": decoding[camera], **answer.timings}
-            try:
-                self._outlet.publish(camera, frames[camera], answer)
-                self._count(camera, "answered")
-            except Exception as error:
-                self._refuse(camera, error)
+        self._hand_over(PassResults(epoch, frames, answers, time.perf_counter()))
+
+    def _hand_over(self, results: PassResults[P]) -> None:
+        """From the worker to the results thread."""
+        with self._changed:
+            if results.epoch == self._epoch:
+                self._results.put(results)
+            else:
+                self._drop_results(results)
+
+    def _publish(self, results: PassResults[P]) -> None:
+        """The results thread's work: one pass's results."""
+        answers = iter(results.answers.items())
+        try:
+            for camera, answer in answers:
+                if results.epoch == self._epoch:
+                    answer.timings["handover"] = time.perf_counter() - results.ended
+                    self._send(camera, results.frames[camera], answer)
+                else:
+                    self._count(camera, "dropped")
+        finally:
+            for camera, _ in answers:  # none, but for an error that ends the thread
+                self._count(camera, "dropped")
+
+    def _send(self, camera: str, frame: P, answer: TrackedFrame) -> None:
+        try:
+            self._outlet.publish(camera, frame, answer)
+        except Exception as error:
+            self._refuse(camera, error)
+        except BaseException:
+            self._count(camera, "failed")
+            raise
+        else:
+            self._count(camera, "answered")
+
+    def _drop_results(self, results: PassResults[P]) -> None:
+        for camera in results.answers:
+            self._count(camera, "dropped")
 
     def _tell_shortage(self) -> None:
         """Says it once when memory becomes short."""

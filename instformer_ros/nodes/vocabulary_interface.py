@@ -66,7 +66,9 @@ class VocabularyInterface:
             self._publisher = None
 
     def changed(self, vocabulary: Vocabulary, unknown: Sequence[str]) -> None:
-        """Tells the world which words are in force. Called by the pipeline, before the first result that uses them."""
+        """Tells the world which words are in force. Called by the pipeline, between the last result
+        that used others and the first that uses them.
+        """
         if self._publisher is not None:
             self._publisher.publish(vocabulary_message(vocabulary))
         self._node.get_logger().info(f"vocabulary {vocabulary.version}: {_shown(vocabulary.names)}")
