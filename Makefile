@@ -2,11 +2,13 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint train bench clean distclean
+.PHONY: help setup build demo test lint train bench audit clean distclean
 
 # The venv's folder; empty: .venv, or .venv-<distribution> where a ROS 2 is sourced. PYTHON: the interpreter to make it with.
 VENV ?=
 PYTHON ?=
+# 1: install only files whose SHA-256 is in requirements-hashes.txt
+HASHES ?= 0
 
 # make demo: what to look at (a video file, a folder of images, toyvis:SEED, webcam:N), the words for it, comma separated,
 # the model (a name in models/ or a file), the device (auto, cpu, cuda) and where the results go.
@@ -24,7 +26,7 @@ TRAIN_ARGS ?= toyvis
 THREADS ?= 1
 
 # By the environment, so that words with quotes, commas or non-ASCII letters come through whole.
-export VENV PYTHON VIDEO VOCABULARY MODEL DEVICE OUTPUT
+export VENV PYTHON HASHES VIDEO VOCABULARY MODEL DEVICE OUTPUT
 
 RUN := scripts/run.sh
 
@@ -59,6 +61,9 @@ bench: setup ## frames a second, stages, peers and sweeps on DEVICE: out/bench/*
 	@$(BENCH) --model r50-vitb32 --only --sweep instances words cameras sizes --json out/bench/sweeps.json \
 	  --plot out/bench/sweeps.png
 	@$(RUN) python benchmarks/transport.py --seconds 60 --json out/bench/transport.json
+
+audit: ## known vulnerabilities of the pinned packages, by PyPI's database
+	@scripts/audit.sh
 
 clean: ## remove what was built and written, keep the venv
 	rm -rf build install log out .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -3,9 +3,10 @@
     python benchmarks/fuzz.py messages --count 100000
     python benchmarks/fuzz.py files --count 10000
     python benchmarks/fuzz.py files --only checkpoint:1234     # one case again, with its traceback
+    source scripts/env.sh && python benchmarks/fuzz.py node --count 1000     # to a running node, over DDS
 
 A case is made from its kind, its number and the seed alone. The cases run in a process of their own, so that a crash
-in C is a finding too, and not the end.
+in C is a finding too, and not the end. What goes to a node: :mod:`fuzz_node`.
 """
 
 from __future__ import annotations
@@ -110,19 +111,26 @@ def run(cases: dict[str, Callable[[Path], Case]], count: int, seed: int) -> dict
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("messages", "files"))
+    parser.add_argument("what", choices=("messages", "files", "node"))
     parser.add_argument("--count", type=int, default=2000, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--only", metavar="KIND:NUMBER", help="run this case alone, in this process")
     options = parser.parse_args()
     cases = MESSAGES if options.what == "messages" else FILES
+    if options.only and options.what == "node":
+        parser.error("--only is for messages and files: what a node does depends on what came before")
     if options.only:
         kind, _, number = options.only.partition(":")
         with tempfile.TemporaryDirectory() as folder:
             case = cases[kind](Path(folder))
             case(random.Random(f"{options.seed} {kind} {int(number)}"))
         return 0
-    report = run(cases, options.count, options.seed)
+    if options.what == "node":
+        import fuzz_node  # needs ROS
+
+        report = fuzz_node.run(options.count, options.seed)
+    else:
+        report = run(cases, options.count, options.seed)
     print(json.dumps(report, indent=1))
     return 1 if report["faults"] else 0
 

@@ -130,45 +130,51 @@ def check_picture(picture: Pixels, height: int | None = None, width: int | None 
     assert height is None or picture.shape[:2] == (height, width), (picture.shape, height, width)
 
 
+def raw_fields(rng: random.Random) -> tuple[str, int, int, int, int, bytes]:
+    """Encoding, height, width, step, is_bigendian and data of a sensor_msgs/Image, half of them nearly right."""
+    encoding = rng.choice((*ENCODINGS, *ENCODINGS, "RGB8", "8UC3", "32FC1", "16UC1", "jpeg", text(rng)))
+    if rng.random() < 0.5:
+        height, width = rng.randint(1, 40), rng.randint(1, 40)
+        size = 3 * height * width * rng.choice((1, 2, 4)) + rng.choice((-1, 0, 0, 1, 100))
+        step = width * rng.choice((1, 1, 2, 2, 3, 3, 4, 6, 8)) + rng.choice((-1, 0, 0, 0, 1, 13))
+    else:
+        height, width, step = (rng.choice(_NUMBERS) for _ in range(3))
+        size = rng.choice((0, 1, 100, 4096, 100_000))
+    return encoding, height, width, max(0, step), rng.choice((0, 0, 1, 255)), rng.randbytes(max(0, size))
+
+
 def raw(folder: Path) -> Case:
-    """The fields of a sensor_msgs/Image, half of them nearly right."""
+    """What :func:`raw_fields` makes, to RGB."""
 
     def case(rng: random.Random) -> None:
-        encoding = rng.choice((*ENCODINGS, *ENCODINGS, "RGB8", "8UC3", "32FC1", "16UC1", "jpeg", text(rng)))
-        if rng.random() < 0.5:
-            height, width = rng.randint(1, 40), rng.randint(1, 40)
-            size = 3 * height * width * rng.choice((1, 2, 4)) + rng.choice((-1, 0, 0, 1, 100))
-            step = width * rng.choice((1, 1, 2, 2, 3, 3, 4, 6, 8)) + rng.choice((-1, 0, 0, 0, 1, 13))
-        else:
-            height, width, step = (rng.choice(_NUMBERS) for _ in range(3))
-            size = rng.choice((0, 1, 100, 4096, 100_000))
-        data: Any = rng.randbytes(max(0, size))
-        if rng.random() < 0.3:
-            data = np.frombuffer(data, np.uint8)
-        check_picture(to_rgb(encoding, height, width, max(0, step), rng.choice((0, 0, 1, 255)), data), height, width)
+        encoding, height, width, step, big, content = raw_fields(rng)
+        data: Any = np.frombuffer(content, np.uint8) if rng.random() < 0.3 else content
+        check_picture(to_rgb(encoding, height, width, step, big, data), height, width)
 
     return case
 
 
-def compressed(folder: Path) -> Case:
-    """Damaged JPEG, PNG, WebP, BMP and TIFF files under odd formats."""
+def packed_images() -> list[bytes]:
+    """Good JPEG, PNG, WebP, BMP and TIFF files, in colour and grey."""
     image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    good = [
-        cv2.imencode(e, i)[1].tobytes()
-        for e in (".jpg", ".png", ".webp", ".bmp", ".tiff")
-        for i in (image, image[..., 0])
-    ]
-    formats = (
-        "jpeg",
-        "png",
-        "bgr8; jpeg compressed bgr8",
-        "rgb8; png compressed rgb8",
-        "bayer_rggb8; jpeg compressed ",
-    )
+    extensions = (".jpg", ".png", ".webp", ".bmp", ".tiff")
+    return [cv2.imencode(e, i)[1].tobytes() for e in extensions for i in (image, image[..., 0])]
+
+
+def packed_fields(rng: random.Random, good: list[bytes]) -> tuple[str, bytes]:
+    """Format and data of a sensor_msgs/CompressedImage: damaged files under odd formats."""
+    formats = ("jpeg", "png", "bgr8; jpeg compressed bgr8", "rgb8; png compressed rgb8")
+    data = rng.choice(good)
+    odd = rng.choice((*formats, "bayer_rggb8; jpeg compressed ", text(rng)))
+    return odd, damage(rng, data) if rng.random() < 0.9 else data
+
+
+def compressed(folder: Path) -> Case:
+    """What :func:`packed_fields` makes, to RGB."""
+    good = packed_images()
 
     def case(rng: random.Random) -> None:
-        data = rng.choice(good)
-        check_picture(decompress(rng.choice((*formats, text(rng))), damage(rng, data) if rng.random() < 0.9 else data))
+        check_picture(decompress(*packed_fields(rng, good)))
 
     return case
 

@@ -40,7 +40,7 @@ def main(generation: int, rate: float) -> None:
         CompressedImage, "image/compressed", image_qos(reliability_policy("reliable"), depth=2)
     )
     clock = node.create_publisher(Clock, "/clock", 10)
-    size, encoding, offset, stamp = _SIZES[0], "rgb8", 0.0, 0.0
+    size, encoding, offset, stamp, began = _SIZES[0], "rgb8", 0.0, 0.0, 0.0
     due = time.monotonic()
     for number in range(1 << 30):
         time.sleep(max(0.0, due - time.monotonic()))
@@ -59,7 +59,9 @@ def main(generation: int, rate: float) -> None:
         image = cv2.resize(pictures[number % len(pictures)], (size[1], size[0]))
         compressed = packed.get_subscription_count() > 0
         quality = ("either" if compressed else "bad") if broken else "good"
-        tag = Tag(generation, number, *size, (now.sec, now.nanosec), time.time(), quality)
+        sent = time.time()
+        began = began or sent
+        tag = Tag(generation, number, *size, (now.sec, now.nanosec), sent, quality, began)
         header = Header(stamp=now, frame_id=tag.text())
         if compressed:
             packed.publish(_packed(image, header, broken, rng))

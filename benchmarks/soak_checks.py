@@ -25,21 +25,19 @@ class Tag:
     stamp: tuple[int, int]  # seconds, nanoseconds: as in the header, which may be any fancy
     sent: float  # seconds, system clock
     quality: str  # "good", "bad" (must not be answered) or "either" (a damaged JPEG may still be a picture)
+    began: float  # when this camera sent its first image: seconds, system clock
 
     def text(self) -> str:
         """As it goes into a frame_id."""
-        return "/".join(
-            map(
-                str, (self.generation, self.number, self.height, self.width, *self.stamp, repr(self.sent), self.quality)
-            )
-        )
+        place = self.generation, self.number, self.height, self.width, *self.stamp
+        return "/".join(map(str, (*place, repr(self.sent), self.quality, repr(self.began))))
 
     @classmethod
     def parse(cls, text: str) -> Tag:
         """Inverse of :meth:`text`. Raises ValueError for anything else."""
-        generation, number, height, width, sec, nanosec, sent, quality = text.split("/")
+        generation, number, height, width, sec, nanosec, sent, quality, began = text.split("/")
         stamp = int(sec), int(nanosec)
-        return cls(int(generation), int(number), int(height), int(width), stamp, float(sent), quality)
+        return cls(int(generation), int(number), int(height), int(width), stamp, float(sent), quality, float(began))
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,8 @@ class Checker:
         self.examples: dict[str, str] = {}
         self.latencies: list[float] = []
         self.results = 0
+        self.first_results: dict[int, tuple[float, float]] = {}
+        """By camera generation: when it sent its first image, and when the first result of any of its images came."""
         self._limit = latency_limit
         self._excused_until = 0.0
         self._answered: dict[int, deque[int]] = defaultdict(lambda: deque(maxlen=_KEPT))
@@ -128,6 +128,7 @@ class Checker:
         except ValueError:
             self.fault("header", f"frame_id {result.frame_id!r} is of no image")
             return
+        self.first_results.setdefault(tag.generation, (tag.began, now))
         if tag.stamp != result.stamp:
             self.fault("header", f"stamp {result.stamp} under {result.frame_id}")
         if (tag.height, tag.width) != (result.height, result.width):

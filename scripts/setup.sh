@@ -3,7 +3,8 @@
 #
 # Safe to run at any time: each step is stamped with a hash of what goes into it, and a step whose stamp holds is left
 # out, so that a run with nothing to do takes a fraction of a second. Environment: VENV (the venv's folder), PYTHON (the
-# interpreter to make it with). Where a ROS 2 is sourced, that one is used: the venv then sees its packages.
+# interpreter to make it with), HASHES (1: install only files whose SHA-256 is in requirements-hashes.txt). Where a ROS 2
+# is sourced, that one is used: the venv then sees its packages.
 
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -16,8 +17,12 @@ build_stamp=$root/install/.instformer-build
 # --- What each step depends on ---------------------------------------------------------------------------------------
 
 hash_packages() {
-  { echo "$mode" "$VENV" "$root"; cat requirements.txt setup.py; [ "$mode" != wheels ] || cat requirements-ros.txt; } |
-    sha256sum | cut -c1-64
+  {
+    echo "$mode" "$VENV" "$root"
+    cat requirements.txt setup.py
+    [ "$mode" != wheels ] || cat requirements-ros.txt
+    [ "${HASHES:-0}" = 0 ] || cat requirements-hashes.txt
+  } | sha256sum | cut -c1-64
 }
 
 # The links of --symlink-install make edits of Python, launch and config files live, so of those only the names count.
@@ -118,9 +123,18 @@ install_packages() {
     "${pip[@]}" uninstall -y opencv-python
     "${pip[@]}" uninstall -y opencv-python-headless
   fi
-  local lists=(-r requirements.txt)
-  [ "$mode" != wheels ] || lists+=(-r requirements-ros.txt)
-  "${pip[@]}" install --no-deps --progress-bar off "${lists[@]}"
+  local lists=(requirements.txt) options
+  [ "$mode" != wheels ] || lists+=(requirements-ros.txt)
+  options=("${lists[@]/#/--requirement=}")
+  if [ "${HASHES:-0}" != 0 ]; then
+    # Of the names in the lists. What is installed already is installed again, since pip would not look at its files.
+    cat "${lists[@]}" | awk '
+      NR == FNR { if (/^[a-z]/) wanted[$1]; next }
+      /^[a-z]/ { take = $1 in wanted }
+      take' - requirements-hashes.txt >log/setup-hashes.txt
+    options=(--require-hashes --force-reinstall -r log/setup-hashes.txt)
+  fi
+  "${pip[@]}" install --no-deps --progress-bar off "${options[@]}"
   "${pip[@]}" install --no-deps --no-build-isolation --progress-bar off -e .
 }
 

@@ -103,3 +103,39 @@ def test_a_sourced_ros_is_told_from_our_own(
     command = f'set -euo pipefail; . "{ROOT}/scripts/common.sh"; echo "$mode $VENV"'
     answer = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == f"{mode} {ROOT / venv}"
+
+
+def test_the_transport_profile_announces_often() -> None:
+    """A camera that starts again may have to wait for the node's next announcement: 3 s by default."""
+    space = "{http://www.eprosima.com}"
+    root = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    (period,) = root.iter(f"{space}leaseAnnouncement")
+    seconds, fraction = (int(period.findtext(f"{space}{name}", "")) for name in ("sec", "nanosec"))
+    assert 0.1 <= seconds + fraction * 1e-9 <= 1.0
+
+
+def test_the_hashes_are_of_the_pinned_versions() -> None:
+    blocks = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", read("requirements-hashes.txt"), flags=re.MULTILINE).strip())
+    found = {}
+    for block in blocks:
+        pin, *sums = (part.strip() for part in block.replace("\\\n", "\n").splitlines())
+        requirement = Requirement(pin)
+        assert sums and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", line) for line in sums), pin
+        found[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
+    assert found == {**locked("requirements.txt"), **locked("requirements-ros.txt")}
+
+
+def test_an_audit_that_looked_up_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from audit import summary
+
+    good = {"name": "a", "version": "1", "vulns": []}
+    bad = {**good, "name": "b", "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2"]}]}
+    skipped = {"name": "c", "skip_reason": "not found"}
+    for nothing in (None, {"dependencies": [skipped]}):
+        text, code = summary(nothing)
+        assert code == 2 and "nothing was audited" in text and "\n" not in text
+    assert summary({"dependencies": [good]}) == ("audit: 1 of 1 packages looked up, 0 with known vulnerabilities", 0)
+    text, code = summary({"dependencies": [good, skipped, bad]})
+    assert code == 1 and "b 1: PYSEC-1, CVE-1; mended in 2" in text and "not looked up: c" in text
+    assert summary({"dependencies": [good, skipped]})[1] == 2

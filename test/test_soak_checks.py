@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from soak_checks import Checker, Result, Seen, Tag
+from soak_resources import KINDS, Resources, memory
 
 NAMES = ("mug", "drill")
 
 
 def tag(number: int, **changes: object) -> Tag:
-    return replace(Tag(1, number, 48, 64, (number, 7), 100.0 + number, "good"), **changes)  # type: ignore[arg-type]
+    return replace(Tag(1, number, 48, 64, (number, 7), 100.0 + number, "good", 100.5), **changes)  # type: ignore[arg-type]
 
 
 def result(number: int, *seen: Seen, of: Tag | None = None, version: int = 1) -> Result:
@@ -89,3 +91,32 @@ def test_a_confirmed_vocabulary_holds_from_then_on(checker: Checker) -> None:
 def test_a_version_that_changes_its_names_is_a_fault(checker: Checker) -> None:
     checker.vocabulary(1, ("cup",))
     assert checker.faults["vocabulary"] == 1
+
+
+def test_a_camera_is_answered_from_its_first_image_on(checker: Checker) -> None:
+    of = tag(9, generation=2, began=108.25)  # its earlier images were not heard
+    checker.result(result(2, seen(1, 2), of=of), 109.5)
+    checker.result(result(3, seen(1, 3), of=replace(of, number=10, sent=110.0)), 110.5)
+    assert checker.first_results == {1: (100.5, 101.1), 2: (108.25, 109.5)}
+
+
+def test_memory_is_held_against_that_of_the_settled_process_kind_by_kind() -> None:
+    resources = Resources(os.getpid())
+    resources.rows = [(t, 3e8 if t < 60 else 2e8 + 1e5 * t, 1e8, 5e7 + 1e7 * (t > 200), 20, 30) for t in range(300)]
+    growth = resources.growth(60.0)
+    assert growth["RssAnon"]["growth"] == pytest.approx((279.0 - 79.5) * 1e5 / (2e8 + 79.5e5), abs=1e-3)
+    assert growth["RssFile"]["growth"] == 0
+    assert growth["RssShmem"] == {"start_MB": 50.0, "end_MB": 60.0, "growth": 0.2}
+    assert resources.course(3)["RssShmem"] == [50.0, 50.0, 60.0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_by_kind_is_that_of_the_process() -> None:
+    before = memory(os.getpid())
+    held = b"x" * (64 << 20)
+    after = memory(os.getpid())
+    assert set(after) == set(KINDS)
+    assert after["RssAnon"] - before["RssAnon"] > len(held) - (4 << 20)
+    assert after["RssFile"] - before["RssFile"] < 4 << 20
+    with pytest.raises(OSError):
+        memory(2**22 + 1)  # beyond the largest process number

@@ -18,7 +18,6 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.service import Service
-from rclpy.time import Time
 
 from instformer_ros.engine import Engine
 from instformer_ros.memory import give_back_freed_memory
@@ -260,7 +259,8 @@ class OpenVisNode(LifecycleNode):
         """Sends the answer to one image out, under the image's own header."""
         out = self._cameras[camera]
         seconds = out.outputs.publish(Result(frame, answer, self._output_settings, self._target))
-        latency = (self.get_clock().now() - Time.from_msg(frame.header.stamp)).nanoseconds * 1e-9
+        stamp = frame.header.stamp  # of any value, while rclpy's Time refuses those before 1970
+        latency = (self.get_clock().now().nanoseconds - stamp.sec * 10**9 - stamp.nanosec) * 1e-9
         alive = sum(instance.state is not TrackState.TERMINATED for instance in answer.instances)
         out.statistics.answered(latency, {**answer.timings, "publish": sum(seconds.values())}, alive)
 

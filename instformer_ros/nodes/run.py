@@ -6,7 +6,9 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
 
@@ -16,8 +18,12 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from instformer_ros.memory import keep_freed_memory
+from instformer_ros.ros.throttle import Throttle
 from instformer_ros.structures import InstformerError
 from instformer_ros.threads import wait_without_spinning
+
+_HOPELESS = 100  # errors in a row, with nothing done between them, after which an executor is given up
+_OURS = str(Path(__file__).resolve().parents[1])
 
 
 class Finished(Exception):
@@ -65,7 +71,7 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
         executor.add_node(cast(Node, node))
         node.start()
         starting = False
-        executor.spin()
+        _spin(executor, node)
     except (KeyboardInterrupt, ExternalShutdownException, Finished):
         pass
     except InstformerError as error:
@@ -105,6 +111,39 @@ def parting_logger(node: Node) -> Any:
     Once a signal has ended the context, the node's own one can only complain that it does not reach /rosout.
     """
     return node.get_logger() if node.context.ok() else get_logger(f"{node.get_name()}_node")
+
+
+def _spin(executor: SingleThreadedExecutor, node: Program) -> None:
+    """Spins until the context ends. What is raised over one message or call costs that one alone, and a line.
+
+    rclpy lets a client's nonsense through to its own callbacks, a parameter of a type that there is not, say, and ends
+    the executor by the exception.
+    """
+    complaints, in_a_row = Throttle(), 0
+    while rclpy.ok():
+        try:
+            executor.spin_once()
+            in_a_row = 0
+        except (InstformerError, Finished, ExternalShutdownException):
+            raise
+        except Exception as error:
+            in_a_row += 1
+            if not rclpy.ok() or in_a_row >= _HOPELESS:
+                raise
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            text = complaints(type(error).__name__, f"a message or call could not be served: {line}")
+            if text is None:
+                continue
+            if _is_ours(error):
+                node.get_logger().error(text + "\n" + "".join(traceback.format_exception(error)))
+            else:
+                node.get_logger().warning(text)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a function of this package had to do with it, other than by spinning."""
+    files = {str(Path(frame.filename).resolve()) for frame in traceback.extract_tb(error.__traceback__)}
+    return any(file.startswith(_OURS) for file in files - {str(Path(__file__).resolve())})
 
 
 def _init(args: Sequence[str] | None) -> None:

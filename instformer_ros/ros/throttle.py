@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+_MOST = 256  # kinds remembered: some are named by messages, which may name ever new ones
+
 
 class Throttle:
     """Lets the first complaint of a kind pass at once and later ones at an interval. Thread-safe."""
@@ -25,5 +27,8 @@ class Throttle:
             if now - said < self._interval:
                 self._said[kind] = (said, held + 1)
                 return None
+            self._said.pop(kind, None)  # so that the one said longest ago is the first
             self._said[kind] = (now, 0)
+            if len(self._said) > _MOST:
+                del self._said[next(iter(self._said))]
         return f"{text} (and {held} more in the last {now - said:.0f} s)" if held else text

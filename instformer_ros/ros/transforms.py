@@ -57,7 +57,7 @@ class TargetFrame:
             found = self._buffer.lookup_transform(
                 self.name, header.frame_id, Time.from_msg(header.stamp), timeout=self._patience
             ).transform
-        except tf2_ros.TransformException as error:
+        except (tf2_ros.TransformException, ValueError) as error:  # ValueError: a stamp before 1970
             self._patience = Duration()
             text = self._complaints(
                 header.frame_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 import time
 from typing import Any
 
@@ -544,3 +545,14 @@ def test_of_many_publishers_of_words_only_the_latest_are_remembered(world: World
         topic._take(Vocabulary(names=[f"word {number}"]), info)
         topic._take(Vocabulary(names=[f"word {number}"]), info)  # the second subscription's copy
     assert len(heard) == 1000 and len(topic._taken) == 256
+
+
+@pytest.mark.parametrize(("sec", "nanosec"), [(-(2**31), 0), (-1, 2**32 - 1), (2**31 - 1, 2**32 - 1)])
+def test_any_stamp_is_answered(start: Start, sec: int, nanosec: int) -> None:
+    """Also those that rclpy's Time takes for an error."""
+    rig = start()
+    message = rig.image()
+    message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+    rig.answer(message)
+    statistics = rig.node._cameras[""].statistics
+    wait_for(lambda: not math.isnan(statistics.summary().latency), what="the latency")

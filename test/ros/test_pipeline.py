@@ -235,6 +235,16 @@ def test_throttle() -> None:
     assert throttle("a", "bad") == "bad"
 
 
+def test_a_throttle_remembers_no_more_than_it_must() -> None:
+    """Kinds may come from messages: the frame_ids of images, which may be ever new ones."""
+    throttle = Throttle()
+    for number in range(5000):
+        assert throttle(f"frame {number}", "bad") == "bad"
+        throttle("often", "bad")
+    assert len(throttle._said) < 1000
+    assert throttle(f"frame {number}", "bad") is None
+
+
 def test_a_spec_says_what_it_takes_and_why_it_refuses() -> None:
     spec = Spec("mode", "fast", "how it goes", When.CONFIGURE, choices=("fast", "slow"))
     assert spec.refusal("slow", configured=False) is None

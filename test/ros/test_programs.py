@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from ros_world import World, wait_for
 from sensor_msgs.msg import Image
 
@@ -126,6 +129,35 @@ def _shared_memory(process: str) -> set[Path]:
     """Segments that the process has open. (Ports are left out: they outlive a process if another one talks to them.)"""
     maps = Path(f"/proc/{process}/maps").read_text()
     return {Path(path) for path in re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}\b", maps)}
+
+
+def test_a_clients_nonsense_is_a_line_in_the_log(start: Start, world: World) -> None:
+    """rclpy ends its executor over a parameter whose type there is not."""
+    program = start(str(_HERE / "program_openvis.py"), "0")
+    program.wait_for("listening to")
+    client = world.probe.create_client(SetParameters, f"{world.namespace}/openvis/set_parameters")
+    assert client.wait_for_service(20.0)
+    odd = Parameter(name="max_coast", value=ParameterValue(type=200))
+    client.call_async(SetParameters.Request(parameters=[odd]))
+    program.wait_for("could not be served: ValueError: 200")
+    good = Parameter(name="max_coast", value=ParameterValue(type=2, integer_value=9))
+    assert (
+        world.call(SetParameters, "openvis/set_parameters", SetParameters.Request(parameters=[good]))
+        .results[0]
+        .successful
+    )
+    program.process.send_signal(signal.SIGINT)
+    program.ends_with(0)
+
+
+def test_fuzz_of_a_running_node() -> None:
+    """A few of the messages and calls that ``benchmarks/fuzz.py node`` sends by the thousand."""
+    fuzz = _HERE.parents[1] / "benchmarks" / "fuzz.py"
+    done = subprocess.run([sys.executable, fuzz, "node", "--count", "60"], capture_output=True, text=True, timeout=400)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["faults"] == [], report
+    assert sum(sum(outcomes.values()) for outcomes in report["outcomes"].values()) == 60
+    assert report["outcomes"]["words_by_service"].keys() <= {"accepted", "refused"}
 
 
 def test_openvis_says_in_a_line_why_it_cannot_start(start: Start) -> None:
