@@ -17,7 +17,6 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.service import Service
 
 from instformer_ros.engine import Engine
 from instformer_ros.memory import give_back_freed_memory
@@ -98,13 +97,13 @@ class OpenVisNode(LifecycleNode):
         self._cameras: dict[str, _Camera] = {}
         self._target: TargetFrame | None = None
         self._complaints = Throttle()
-        self._reset_service: Service[Any, Any] | None = None
         self._fault = self._remedy = ""
         PARAMETERS.declare(self)
         self._settings = Settings(**self._values(SETTINGS))
         self._output_settings = OutputSettings(**self._values(OUTPUT_SETTINGS))
         self._words = VocabularyInterface(self, self.complain)
         self._monitor = Monitor(self, self._facts, Thresholds(**self._values(THRESHOLDS)))
+        self.create_service(Reset, "~/reset", self._on_reset)
         self._death = self.create_guard_condition(self._on_death)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -199,7 +198,6 @@ class OpenVisNode(LifecycleNode):
         for name in camera_names(self._value("cameras")) or [""]:
             self._cameras[name] = _Camera(CameraOutputs(self, name, self._value("use_depth")))
         self._words.open(self._pipeline, names)
-        self._reset_service = self.create_service(Reset, "~/reset", self._on_reset)
         took = time.monotonic() - started
         where = f"cpu ({threads} of {available_cores()} cores)" if str(engine.device) == "cpu" else engine.device
         self.get_logger().info(f"model '{self._value('model')}' is ready on {where} after {took:.1f} s")
@@ -212,9 +210,6 @@ class OpenVisNode(LifecycleNode):
         ended = self._pipeline.close() if self._pipeline is not None else True
         self._pipeline = None
         self._words.close()
-        if self._reset_service is not None:
-            self.destroy_service(self._reset_service)
-            self._reset_service = None
         while self._cameras:
             _, camera = self._cameras.popitem()
             camera.outputs.close()

@@ -11,7 +11,6 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.service import Service
 from rclpy.task import Future as RosFuture
 
 from instformer_ros.model.vocabulary import validate_names
@@ -35,11 +34,14 @@ class VocabularyInterface:
         self._complain = complain
         self._pipeline: Pipeline[Any, Any] | None = None
         self._publisher: Publisher[VocabularyMessage] | None = None
-        self._service: Service[Any, Any] | None = None
         self._topic = WordsTopic(node, self.ask)
         self._bell = node.create_guard_condition(self._mirror)
         self._mirroring = False
         self.in_force: Vocabulary | None = None
+        # There in every state: who asks an unconfigured node is told so, and a service that is taken away under a
+        # request could not answer it. A group of its own: all else goes on while it waits for words to be encoded.
+        group = ReentrantCallbackGroup()
+        node.create_service(SetVocabulary, "~/set_vocabulary", self._serve, callback_group=group)
 
     def open(self, pipeline: Pipeline[Any, Any], names: Sequence[str]) -> None:
         """Puts the first words in force and listens for others. Raises InstformerError if those cannot be."""
@@ -48,19 +50,13 @@ class VocabularyInterface:
             VocabularyMessage, "~/vocabulary", copy(qos.LATCHED), qos_overriding_options=qos.overridable()
         )
         pipeline.set_vocabulary(names, always=True).result()
-        # A group of its own: everything else goes on while it waits for the words to be encoded.
-        self._service = self._node.create_service(
-            SetVocabulary, "~/set_vocabulary", self._serve, callback_group=ReentrantCallbackGroup()
-        )
         self._topic.open()
 
     def close(self) -> None:
         """Undoes :meth:`open`, also a half of it."""
         self._pipeline = None
         self._topic.close()
-        if self._service is not None:
-            self._node.destroy_service(self._service)
-            self._service = None
+        self.in_force = None
         if self._publisher is not None:
             self._node.destroy_publisher(self._publisher)
             self._publisher = None

@@ -119,7 +119,7 @@ def test_the_status_by_service(start: Start) -> None:
     assert len(camera.stages) == len(camera.stage_seconds) and "publish" in camera.stages
     assert rig.transit(Transition.TRANSITION_DEACTIVATE) and rig.transit(Transition.TRANSITION_CLEANUP)
     status = rig.world.call(GetStatus, "openvis/get_status", GetStatus.Request())
-    assert status.state == "unconfigured" and not status.cameras
+    assert status.state == "unconfigured" and not status.cameras and status.vocabulary_version == status.words == 0
 
 
 def test_tracks_are_forgotten_on_demand(start: Start) -> None:

@@ -240,6 +240,20 @@ def test_frames_flow_while_words_are_encoded(start: Start, world: World) -> None
     assert future.result().version == 2 and rig.answer().vocabulary_version == 2
 
 
+def test_a_request_for_words_is_answered_though_the_node_is_cleaned_up_meanwhile(start: Start, world: World) -> None:
+    rig = start(Loader(engine_arguments={"encode_time": 1.0}))
+    client = world.probe.create_client(SetVocabulary, f"{world.namespace}/openvis/set_vocabulary")
+    assert client.wait_for_service(10)
+    future = client.call_async(SetVocabulary.Request(names=["slow"]))
+    time.sleep(0.2)
+    assert rig.transit(Transition.TRANSITION_DEACTIVATE) and rig.transit(Transition.TRANSITION_CLEANUP)
+    wait_for(future.done, what="the answer")
+    assert not future.result().success and "cleaned up" in future.result().message
+    response = rig.say(["mug"])
+    assert not response.success and "not configured; configure it first" in response.message and response.version == 0
+    assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.say(["mug"]).success
+
+
 def test_words_by_parameter(start: Start) -> None:
     rig = start()
     assert rig.set("vocabulary", ["cup", "saucer"]).successful
