@@ -115,6 +115,14 @@ def test_a_truncated_file(good: Path, tmp_path: Path, share: float) -> None:
     assert f"checkpoint {path} is truncated" in complaint(path)
 
 
+def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
+    """safetensors itself would parse 100 MB, into many times as much."""
+    path = tmp_path / "long.safetensors"
+    header = b'{"__metadata__":{"format":"' + b" " * (17 << 20) + b'"}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert f"its header has {len(header)} bytes" in complaint(path)
+
+
 def test_safetensors_of_somebody_else(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, path)

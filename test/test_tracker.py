@@ -15,7 +15,7 @@ from instformer_ros.model.config import RolloutConfig
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
-from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, Track, Tracker, mean_tokens
+from instformer_ros.tracking.tracker import MOST_TRACKS, Gates, ManagedTracker, SlotTracker, Track, Tracker, mean_tokens
 
 WIDTH = 12  # of each half of a token
 
@@ -288,3 +288,17 @@ def test_a_slot_follows_even_an_unlike_proposal() -> None:
     tracker.update(see(0, 1))
     tracks = tracker.update(see(1, 7))
     assert {track.id: track.proposal for track in tracks} == {1: 1, 2: 0}
+
+
+def test_there_are_never_more_tracks_than_memory_allows() -> None:
+    """Not even with gates that nothing passes and that forget nothing: those unseen for longest end, and say so."""
+    tracker = managed(similarity=1.0, birth=0.0, max_coast=100_000)
+    alive: set[int] = set()
+    for frame in range(120):
+        tracks = tracker.update(see(*range(WIDTH), noise=0.5, seed=frame))
+        ended = {track.id for track in tracks if track.state is TrackState.TERMINATED}
+        assert ended <= alive, "each ends once, and is told"
+        alive = {track.id for track in tracks} - ended
+        seen = [track for track in tracks if track.proposal is not None]
+        assert len(seen) == WIDTH and len(alive) == min(WIDTH * (frame + 1), MOST_TRACKS)
+        assert not ended or max(ended) < min(alive), "the oldest go"

@@ -20,6 +20,9 @@ from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
 
+MOST_TRACKS = 1000
+"""Live tracks of a camera. Gates that found many tracks and keep them for hours would else take all memory and time."""
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -166,10 +169,19 @@ class ManagedTracker(Tracker):
                 track.state = TrackState.TERMINATED if ended else TrackState.COASTING
         taken = {row for _, row in pairs}
         born = [row for row in candidates if row not in taken and detection.objectness[row] >= gates.birth]
+        self._make_room(len(born), set(matched))
         if born:
             pairs += list(zip(self._found(len(born), detection), born, strict=True))
         self._tie(pairs, detection)
         self._see(pairs, detection)
+
+    def _make_room(self, born: int, matched: set[int]) -> None:
+        """Ends the tracks unseen for longest, if those and the ``born`` are too many; ``matched``: who is seen."""
+        unseen = [t for i, t in enumerate(self.tracks) if i not in matched and t.state is not TrackState.TERMINATED]
+        excess = len(unseen) + len(matched) + born - MOST_TRACKS
+        if excess > 0:
+            for track in sorted(unseen, key=lambda track: -track.frames_since_seen)[:excess]:
+                track.state = TrackState.TERMINATED
 
 
 class SlotTracker(Tracker):

@@ -20,6 +20,7 @@ from instformer_ros.structures import InstformerError
 from instformer_ros.weights.layout import some_of
 
 FORMAT = "instformer_ros/1"
+_MOST_HEADER = 16 << 20  # bytes; that of the largest network here has a hundredth of it
 _DEEPEST, _WIDEST = 256, 2**17  # layers, and any other number, that a config may have; CLIP has 49408 tokens
 
 
@@ -62,6 +63,10 @@ def read_header(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise InstformerError(f"checkpoint {path} does not exist; give 'toyvis' or the path of a .safetensors file")
     try:
+        with path.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if _MOST_HEADER < length < path.stat().st_size:
+            raise InstformerError(f"checkpoint {path}: its header has {length} bytes, at most {_MOST_HEADER} are read")
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
