@@ -156,6 +156,7 @@ class Soak:
     def _pause(self) -> None:
         self.done["deactivations"] += 1
         self._probe.transition(Transition.TRANSITION_DEACTIVATE)
+        self._resources.sample()
         time.sleep(self._random.uniform(0.0, 1.0))
         self._probe.transition(Transition.TRANSITION_ACTIVATE)
         self._probe.newest = time.monotonic() + 2.0

@@ -153,12 +153,15 @@ class OpenVisNode(LifecycleNode):
 
     @_transition
     def on_deactivate(self, state: LifecycleState) -> None:
-        """Unsubscribes and waits for the pass under way."""
+        """Unsubscribes, waits for the pass under way and gives back the memory that was kept for the next."""
         assert self._pipeline is not None
-        if not self._pipeline.discard():
+        ended = self._pipeline.discard()
+        if not ended:
             self.get_logger().warning("a pass is still under way; its result will be thrown away")
         self._unsubscribe()
         super().on_deactivate(state)
+        if ended:
+            give_back_freed_memory()
         self._check_fault()
 
     @_transition

@@ -570,3 +570,14 @@ def test_any_stamp_is_answered(start: Start, sec: int, nanosec: int) -> None:
     rig.answer(message)
     statistics = rig.node._cameras[""].statistics
     wait_for(lambda: not math.isnan(statistics.summary().latency), what="the latency")
+
+
+def test_a_node_at_rest_keeps_no_memory_for_frames(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda: given_back.append("back"))
+    rig = start()
+    rig.answer()
+    assert not given_back
+    assert rig.transit(Transition.TRANSITION_DEACTIVATE) and given_back == ["back"]
+    assert rig.transit(Transition.TRANSITION_ACTIVATE)
+    rig.answer()
