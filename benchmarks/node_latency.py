@@ -40,7 +40,7 @@ from instformer_ros.nodes.openvis_node import OpenVisNode
 from instformer_ros.ros import qos
 from instformer_ros.ros.images import to_message
 from instformer_ros.settings import Settings
-from instformer_ros.structures import TrackedFrame, TrackedInstance, TrackState, Vocabulary
+from instformer_ros.structures import Session, TrackedFrame, TrackedInstance, TrackState, Vocabulary
 
 _ENCODINGS = ("rgb8", "bgr8", "bayer_rggb8", "yuv422_yuy2")
 _PARTS = ("receive", "wait", "decode", "messages", "publish", "overhead")
@@ -151,7 +151,7 @@ def main() -> None:
     rclpy.init()
     engines: list[InstantEngine] = []
 
-    def load(model: str, device: str, settings: Settings, *, precision: str) -> InstantEngine:
+    def load(model: str, device: str, settings: Settings, *, precision: str, session: Session) -> InstantEngine:
         engines.append(InstantEngine(settings, height, width, arguments.instances))
         return engines[-1]
 

@@ -5,7 +5,6 @@ Serves the node, the command line and the evaluation. Knows no ROS.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +41,7 @@ from instformer_ros.structures import (
     InstformerError,
     Proposals,
     Rle,
+    Session,
     TrackedFrame,
     Vocabulary,
 )
@@ -74,6 +74,7 @@ class Engine:
         settings: Settings | None = None,
         precision: str = "auto",
         graphs: bool = True,
+        session: Session | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.device = device
@@ -83,8 +84,8 @@ class Engine:
         self._half = replace(
             model.config, short_side=model.config.short_side // 2, long_side=model.config.long_side // 2
         )
-        self._words = LiveVocabulary(model, device)
-        self._ids = itertools.count(1)
+        self._session = session or Session()
+        self._words = LiveVocabulary(model, device, self._session)
         self._cameras: dict[str, _Camera] = {}
         self._lock = threading.Lock()  # guards the cameras
 
@@ -97,6 +98,7 @@ class Engine:
         untrained: bool = False,
         variant: Variant | None = None,
         precision: str = "auto",
+        session: Session | None = None,
     ) -> Engine:
         """Loads a checkpoint.
 
@@ -107,6 +109,7 @@ class Engine:
             untrained: random weights (seed 0) of the checkpoint's configuration in place of its own, to compare with.
             variant: parts that differ from the checkpoint's: the paper's baselines.
             precision: of the network: ``auto`` (bf16 on GPUs that have it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+            session: of an earlier engine that this one takes over from, so that no track ID or version comes twice.
 
         Raises:
             InstformerError: no such model, device or precision, the file is foreign or damaged, or has no weights for
@@ -121,7 +124,7 @@ class Engine:
         if variant is not None:
             network = vary(network, variant)
         with device_errors(where):
-            return cls(network, where, settings, precision)
+            return cls(network, where, settings, precision, session=session)
 
     @property
     def model(self) -> InstFormer:
@@ -333,7 +336,7 @@ class Engine:
         state = self._cameras.get(name)
         if state is None or state.life_cycle != settings.life_cycle:
             kind = ManagedTracker if settings.life_cycle == "managed" else SlotTracker
-            state = _Camera(kind(self._model.rollout, self._ids, gates), settings.life_cycle)
+            state = _Camera(kind(self._model.rollout, self._session.track_ids, gates), settings.life_cycle)
             self._cameras[name] = state
         state.tracker.gates = gates
         return state

@@ -12,7 +12,7 @@ from torch import Tensor
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.vocabulary import TextEncoder, live_negatives, validate_names
 from instformer_ros.ready_vocabulary import ReadyWords
-from instformer_ros.structures import InstformerError, Vocabulary
+from instformer_ros.structures import InstformerError, Session, Vocabulary
 from instformer_ros.text_cache import TextCache
 
 
@@ -37,11 +37,12 @@ class ActiveVocabulary:
 class LiveVocabulary:
     """Embeds words and holds those in force. Thread-safe."""
 
-    def __init__(self, model: InstFormer, device: torch.device) -> None:
+    def __init__(self, model: InstFormer, device: torch.device, session: Session) -> None:
         self._device, self._negatives = device, model.config.negatives
         self._width = model.instclip.embed_dim
         encoder = TextEncoder(model.instclip, model.config.clip)
         self._texts, self._tokenizer = TextCache(encoder), encoder.tokenizer
+        self._session = session
         self._swap = threading.Lock()  # guards the version number
         self.active = ActiveVocabulary(Vocabulary(), self.encode(()))
 
@@ -72,7 +73,8 @@ class LiveVocabulary:
     def use(self, encoded: EncodedVocabulary) -> Vocabulary:
         """Puts words into force under the next version number."""
         with self._swap:
-            vocabulary = Vocabulary(self.active.vocabulary.version + 1, encoded.names)
+            self._session.vocabulary_version += 1
+            vocabulary = Vocabulary(self._session.vocabulary_version, encoded.names)
             self.active = ActiveVocabulary(vocabulary, encoded)
         return vocabulary
 

@@ -6,8 +6,11 @@ evaluation and the overlay.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -57,6 +60,14 @@ class Vocabulary:
 
     version: int = 0
     names: tuple[str, ...] = ()
+
+
+@dataclass
+class Session:
+    """What has been numbered so far: engines that share it, one after the other, give no number twice."""
+
+    track_ids: Iterator[int] = field(default_factory=partial(itertools.count, 1))  # those yet to be given
+    vocabulary_version: int = 0  # the latest
 
 
 @dataclass

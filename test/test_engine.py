@@ -27,7 +27,7 @@ from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.vocabulary import TextEncoder, class_scores
 from instformer_ros.preprocess import network_size
 from instformer_ros.settings import Settings
-from instformer_ros.structures import Detection, InstformerError, TrackedFrame, TrackState
+from instformer_ros.structures import Detection, InstformerError, Session, TrackedFrame, TrackState
 from instformer_ros.tracking.duplicates import drop_duplicates, overlaps
 from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, mean_tokens
 from instformer_ros.weights import checkpoint
@@ -197,6 +197,20 @@ def test_a_change_of_life_cycle_starts_anew_with_new_ids(engine: Engine) -> None
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_takes_over_numbers_on(network: InstFormer) -> None:
+    """As after `cleanup` and `configure`: no ID and no version of the vocabulary comes twice."""
+    session, picture = Session(), frames_of(3, 1)[0]
+    seen: list[set[int]] = []
+    for version in (1, 2):
+        made = Engine(copy.deepcopy(network), CPU, LOOSE, session=session)
+        assert made.set_vocabulary(WORDS).version == version
+        frame = made.step({"a": picture})["a"]
+        assert frame.vocabulary.version == version
+        seen.append({i.track_id for i in frame.instances})
+        made.close()
+    assert seen[0] and seen[1] and min(seen[1]) > max(seen[0])
 
 
 def test_new_words_keep_the_ids_and_count_up(engine: Engine) -> None:

@@ -31,7 +31,7 @@ class Facts:
     """What only the node knows of itself."""
 
     state: str
-    fault: str  # why it fell back to unconfigured; "" if it did not
+    fault: str  # why it could not be configured, or fell back to unconfigured; "" if neither
     vocabulary: Vocabulary
     counts: dict[str, Counts]  # by camera
     device: str  # where the model runs; "" while there is none

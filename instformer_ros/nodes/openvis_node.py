@@ -35,7 +35,7 @@ from instformer_ros.ros.throttle import Throttle
 from instformer_ros.ros.transforms import TargetFrame
 from instformer_ros.settings import Settings
 from instformer_ros.srv import Reset
-from instformer_ros.structures import InstformerError, TrackedFrame, TrackState, Vocabulary
+from instformer_ros.structures import InstformerError, Session, TrackedFrame, TrackState, Vocabulary
 from instformer_ros.threads import available_cores, use_threads
 
 _SUCCESS, _FAILURE, _ERROR = (
@@ -48,7 +48,9 @@ _SUCCESS, _FAILURE, _ERROR = (
 class Loader(Protocol):
     """What makes the engine, as :meth:`Engine.load` does."""
 
-    def __call__(self, model: str, device: str, settings: Settings, *, precision: str) -> EngineLike: ...
+    def __call__(
+        self, model: str, device: str, settings: Settings, *, precision: str, session: Session
+    ) -> EngineLike: ...
 
 
 @dataclass
@@ -90,9 +92,10 @@ class OpenVisNode(LifecycleNode):
     """
 
     def __init__(self, load: Loader = Engine.load, **node_arguments: Any) -> None:
-        """``load(model, device, settings, precision=…)`` makes the engine. Raises InstformerError: a bad parameter."""
+        """``load`` makes the engine, as :class:`Loader` says. Raises InstformerError: a bad parameter."""
         super().__init__("openvis", **node_arguments)
         self._load = load
+        self._session = Session()
         self._pipeline: Pipeline[Arrival, CameraFrame] | None = None
         self._cameras: dict[str, _Camera] = {}
         self._target: TargetFrame | None = None
@@ -105,6 +108,7 @@ class OpenVisNode(LifecycleNode):
         self._monitor = Monitor(self, self._facts, Thresholds(**self._values(THRESHOLDS)))
         self.create_service(Reset, "~/reset", self._on_reset)
         self._death = self.create_guard_condition(self._on_death)
+        self.add_pre_set_parameters_callback(PARAMETERS.adapted)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # A bag that loops or a simulation that starts again takes the time back: the tracks belong to another run.
@@ -125,16 +129,16 @@ class OpenVisNode(LifecycleNode):
     def close(self) -> bool:
         """Ends everything, whatever the state. Returns False if a thread is still at work."""
         self._jumps.unregister()
-        self._unsubscribe()
-        return self._release(ending=True)
+        return self._end(ending=True)
 
     @_transition
     def on_configure(self, state: LifecycleState) -> None:
         """Loads and warms the model, puts the words in force, opens the topics of words and results."""
         try:
             self._configure()
-        except BaseException:
+        except BaseException as error:
             self._release()
+            self._fault = _one_line(error)
             raise
 
     @_transition
@@ -174,14 +178,12 @@ class OpenVisNode(LifecycleNode):
     @_transition
     def on_shutdown(self, state: LifecycleState) -> None:
         """Ends the work in whatever state."""
-        self._unsubscribe()
-        self._release()
+        self._end()
 
     @_transition
     def on_error(self, state: LifecycleState) -> None:
         """Back to unconfigured."""
-        self._unsubscribe()
-        self._release()
+        self._end()
 
     def _configure(self) -> None:
         started = time.monotonic()
@@ -190,8 +192,13 @@ class OpenVisNode(LifecycleNode):
         if self._value("use_depth") and self._value("target_frame"):
             self._target = TargetFrame(self, self._value("target_frame"))
         threads = use_threads(self._value("threads"))
-        precision = self._value("precision")
-        engine = self._load(self._value("model"), self._value("device"), self._settings, precision=precision)
+        engine = self._load(
+            self._value("model"),
+            self._value("device"),
+            self._settings,
+            precision=self._value("precision"),
+            session=self._session,
+        )
         try:
             engine.warm_up()
         except BaseException:
@@ -204,6 +211,12 @@ class OpenVisNode(LifecycleNode):
         took = time.monotonic() - started
         where = f"cpu ({threads} of {available_cores()} cores)" if str(engine.device) == "cpu" else engine.device
         self.get_logger().info(f"model '{self._value('model')}' is ready on {where} after {took:.1f} s")
+
+    def _end(self, ending: bool = False) -> bool:
+        """From whatever state. Returns False if a thread is still at work."""
+        ended = self._pipeline.close() if self._pipeline is not None else True  # first: then all frames are counted
+        self._unsubscribe()
+        return self._release(ending) and ended
 
     def _release(self, ending: bool = False) -> bool:
         """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work.
@@ -283,11 +296,8 @@ class OpenVisNode(LifecycleNode):
 
     def died(self, error: BaseException) -> None:
         """A thread of the pipeline has ended: that is a state of the node, not a line in the log alone."""
-        if isinstance(error, InstformerError):
-            self._fault, self._remedy = str(error), ""  # it names its own
-        else:
-            self._fault = " ".join(f"{type(error).__name__}: {error}".split())
-            self._remedy = f"; to try again: {self._how_to_start}"
+        named = isinstance(error, InstformerError)  # that names its own remedy
+        self._fault, self._remedy = _one_line(error), "" if named else f"; to try again: {self._how_to_start}"
         self._death.trigger()
 
     # --- Tracks -------------------------------------------------------------------------------------------------------
@@ -378,6 +388,10 @@ class OpenVisNode(LifecycleNode):
                     self._pipeline.round_wait = parameter.value
                 case "report_interval":
                     self._monitor.report_every(parameter.value)
+
+
+def _one_line(error: BaseException) -> str:
+    return str(error) if isinstance(error, InstformerError) else " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _among(parameters: Sequence[Parameter[Any]], names: Sequence[str]) -> dict[str, Any]:

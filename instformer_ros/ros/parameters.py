@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -58,6 +58,18 @@ class Spec:
                 descriptor.integer_range = [IntegerRange(from_value=int(self.least), to_value=int(self.most))]
         return descriptor
 
+    def adapted(self, parameter: Parameter[Any]) -> Parameter[Any]:
+        """The same in the type that is meant, for what a shell writes otherwise: 1 for 1.0, [] for [''], "a, b"."""
+        value = parameter.value
+        meant: Value | None = None
+        if isinstance(self.default, float) and parameter.type_ is Parameter.Type.INTEGER:
+            meant = float(value)
+        elif isinstance(self.default, list) and parameter.type_ is Parameter.Type.STRING:
+            meant = [each.strip() for each in value.split(",")]
+        elif isinstance(self.default, list) and isinstance(value, Sized) and not len(value):
+            meant = [""]  # of an empty list nobody knows of what
+        return parameter if meant is None else Parameter(parameter.name, value=meant)
+
     def refusal(self, value: Any, configured: bool) -> str | None:
         """Why ``value`` may not be set now, or None. Type, range and read-only are rclpy's to check, by descriptor."""
         if self.when is When.CONFIGURE and configured:
@@ -101,6 +113,10 @@ class Table:
                 reason = " ".join(str(error).split())
             if reason is not None:
                 raise InstformerError(f"parameter {reason}")
+
+    def adapted(self, parameters: Iterable[Parameter[Any]]) -> list[Parameter[Any]]:
+        """The same in the types that are meant (:meth:`Spec.adapted`); for the node's callback before setting."""
+        return [self._specs[p.name].adapted(p) if p.name in self._specs else p for p in parameters]
 
     def refusal(self, parameters: Iterable[Parameter[Any]], configured: bool) -> str | None:
         """Why these may not be set now, or None; for the node's set callback."""

@@ -16,10 +16,10 @@ def _make() -> Any:
     gc.freeze()  # as the real program does
 
     class SlowLoader(Loader):
-        def __call__(self, model: str, device: str, settings: Any, *, precision: str) -> Any:
+        def __call__(self, model: str, device: str, settings: Any, *, precision: str, session: Any) -> Any:
             print("loading", flush=True)
             time.sleep(float(sys.argv[1]))
-            return super().__call__(model, device, settings, precision=precision)
+            return super().__call__(model, device, settings, precision=precision, session=session)
 
     return OpenVisNode(SlowLoader(engine_arguments={"step_time": 0.05}))
 

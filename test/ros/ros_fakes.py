@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from instformer_ros import masks
 from instformer_ros.settings import Settings
-from instformer_ros.structures import InstformerError, TrackedFrame, TrackedInstance, TrackState, Vocabulary
+from instformer_ros.structures import InstformerError, Session, TrackedFrame, TrackedInstance, TrackState, Vocabulary
 
 
 @dataclass
@@ -31,6 +31,7 @@ class FakeEngine:
     device: str = "cpu"
     device_memory: int = 0
     shortage: str = ""
+    session: Session = field(default_factory=Session)
     fault: Exception | None = None  # raised by every step while it is set
     _frames: dict[str, int] = field(default_factory=dict)
 
@@ -46,7 +47,8 @@ class FakeEngine:
         return tuple(names)
 
     def use_vocabulary(self, encoded: tuple[str, ...]) -> Vocabulary:
-        self.vocabulary = Vocabulary(self.vocabulary.version + 1, encoded)
+        self.session.vocabulary_version += 1
+        self.vocabulary = Vocabulary(self.session.vocabulary_version, encoded)
         return self.vocabulary
 
     def step(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, TrackedFrame]:
@@ -106,11 +108,11 @@ class Loader:
     engine_arguments: dict[str, Any] = field(default_factory=dict)
     engines: list[FakeEngine] = field(default_factory=list)
 
-    def __call__(self, model: str, device: str, settings: Settings, *, precision: str) -> FakeEngine:
+    def __call__(self, model: str, device: str, settings: Settings, *, precision: str, session: Session) -> FakeEngine:
         for thing in (model, device):
             if thing in self.faults:
                 raise InstformerError(self.faults[thing])
-        self.engines.append(FakeEngine(settings=settings, **self.engine_arguments))
+        self.engines.append(FakeEngine(settings=settings, session=session, **self.engine_arguments))
         return self.engines[-1]
 
     @property

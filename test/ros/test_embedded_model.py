@@ -15,6 +15,7 @@ from instformer_ros.engine import Engine
 from instformer_ros.msg import InstanceArray
 from instformer_ros.ros.images import to_message
 from instformer_ros.settings import Settings
+from instformer_ros.structures import Session
 
 CAMERAS = ("front", "left", "rear")
 WITH, WITHOUT = 8, 6  # rounds with and without the left camera
@@ -37,8 +38,8 @@ class Embedded:
         engine.step(pictures)
         self.round = max(self.round, 4 * (time.monotonic() - started))
 
-    def __call__(self, model: str, device: str, settings: Settings, *, precision: str) -> Engine:
-        engine = Engine.load(model, "cpu", settings, precision=precision)
+    def __call__(self, model: str, device: str, settings: Settings, *, precision: str, session: Session) -> Engine:
+        engine = Engine.load(model, "cpu", settings, precision=precision, session=session)
         engine.model.proposals.register_forward_hook(lambda _, images, __: self.passes.append(len(images[0])))
         return engine
 

@@ -122,6 +122,16 @@ def test_the_status_by_service(start: Start) -> None:
     assert status.state == "unconfigured" and not status.cameras and status.vocabulary_version == status.words == 0
 
 
+def test_every_image_is_accounted_for_at_the_end(start: Start) -> None:
+    rig = start(Loader(engine_arguments={"step_time": 0.5}))
+    for _ in range(3):
+        rig.camera.publish(rig.image())
+        wait_for(lambda: rig.loader.engine.steps)
+    wait_for(lambda: rig.node._facts().counts[""].received == 3, what="the images")
+    assert rig.transit(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    wait_for(lambda: rig.said("in all: 3 received, 0 answered, 3 dropped"), what="the sum")
+
+
 def test_tracks_are_forgotten_on_demand(start: Start) -> None:
     rig = start()
     assert [rig.answer().frame_index for _ in range(2)] == [0, 1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import DescribeParameters
+from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_fakes import FakeEngine, Loader
@@ -24,7 +24,7 @@ from instformer_ros.nodes.words import WordsTopic
 from instformer_ros.ros.images import from_message
 from instformer_ros.ros.qos import LATCHED, RESULTS, VOLATILE
 from instformer_ros.settings import Settings
-from instformer_ros.srv import SetVocabulary
+from instformer_ros.srv import GetStatus, SetVocabulary
 from instformer_ros.structures import InstformerError
 
 # --- Frames -----------------------------------------------------------------------------------------------------------
@@ -325,6 +325,23 @@ def test_a_good_value_takes_effect_and_a_bad_one_is_refused_with_a_reason(start:
     assert list(rig.answer().instances[0].class_scores) == [0.125, 0.125]
 
 
+@pytest.mark.parametrize("nothing", [Parameter.Type.BOOL_ARRAY, Parameter.Type.BYTE_ARRAY, Parameter.Type.STRING_ARRAY])
+def test_values_as_a_shell_writes_them(start: Start, nothing: Parameter.Type) -> None:
+    """What `ros2 param set` makes of 1, of "cup, saucer" and of []."""
+    rig = start()
+    assert rig.set("latency_warn", 2).successful
+    assert rig.node.get_parameter("latency_warn").value == 2.0
+    assert rig.set("vocabulary", "cup, saucer").successful
+    wait_for(lambda: rig.vocabularies[1:], what="the change")
+    assert list(rig.vocabularies[1].names) == ["cup", "saucer"]
+    request = SetParameters.Request(parameters=[Parameter("vocabulary", nothing, []).to_parameter_msg()])
+    assert rig.world.call(SetParameters, "openvis/set_parameters", request).results[0].successful
+    wait_for(lambda: rig.vocabularies[2:], what="the change")
+    assert list(rig.vocabularies[2].names) == []
+    for name, value in (("max_coast", 1.5), ("latency_warn", True), ("publish_masks", 1), ("vocabulary", 3)):
+        assert "type" in rig.set(name, value).reason, name
+
+
 def test_every_parameter_is_described(start: Start, world: World) -> None:
     from instformer_ros.nodes.openvis_parameters import PARAMETERS
 
@@ -395,6 +412,9 @@ def test_the_managed_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None
     assert not given_back
     assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed and len(given_back) == 1
     assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.loader.engine is not engine
+    assert rig.loader.engine.session is engine.session  # so that IDs go on, as versions do
+    wait_for(lambda: rig.vocabularies[1:], what="~/vocabulary again")
+    assert [vocabulary.version for vocabulary in rig.vocabularies] == [1, 2]
     assert rig.transit(Transition.TRANSITION_INACTIVE_SHUTDOWN) and rig.loader.engine.closed
     assert rig.state == "finalized"
 
@@ -412,10 +432,13 @@ def test_a_model_or_device_that_is_not_there(start: Start, parameter: str, value
     assert rig.state == "unconfigured"
     wait_for(lambda: rig.said(reason), what="the reason")
     assert not rig.transit(Transition.TRANSITION_CONFIGURE) and rig.state == "unconfigured"
+    status = rig.world.call(GetStatus, "openvis/get_status", GetStatus.Request())
+    assert (status.state, status.fault) == ("unconfigured", reason)
     assert rig.set(parameter, "auto").successful  # mended: no restart needed
     assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.transit(Transition.TRANSITION_ACTIVATE)
     wait_for(rig.camera.get_subscription_count)
     rig.answer()
+    assert rig.world.call(GetStatus, "openvis/get_status", GetStatus.Request()).fault == ""
 
 
 def test_time_that_jumps_back_clears_the_tracks(start: Start, world: World) -> None:
