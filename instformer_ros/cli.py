@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _drop_output()
             where = f" of '{error.filename}'" if error.filename else ""
             error = InstformerError(f"the disk{where} is full; make room and start again")
+        elif isinstance(error, OSError) and error.filename is not None and error.strerror:  # not ours: permissions, say
+            error = InstformerError(f"'{error.filename}': {error.strerror}; check the path and its permissions")
         if not isinstance(error, InstformerError):
             raise
         print(f"instformer: error: {error}", file=sys.stderr)

@@ -30,9 +30,11 @@ class Network:
         if self.dtype != torch.float32:
             lower(model.proposals, self.dtype)
             lower(model.instclip.visual, self.dtype)  # the text tower is run once a word: it keeps its precision
-        captured = graphs and device.type == "cuda" and model.config.classifier == "instclip"
-        self._propose: Function = Captured(self._run_proposals) if captured else self._run_proposals
-        self._name: Function = Captured(self._run_instclip) if captured else self._run_instclip
+        self._propose: Function = self._run_proposals
+        self._name: Function = self._run_instclip
+        if graphs and device.type == "cuda" and model.config.classifier == "instclip":
+            stream = torch.cuda.Stream(device)  # one for all: cuBLAS keeps a workspace for each that it has met
+            self._propose, self._name = Captured(self._run_proposals, stream), Captured(self._run_instclip, stream)
 
     def proposals(self, images: Tensor, lean: bool = False) -> Proposals:
         """As :meth:`ProposalNetwork.forward`; ``lean`` without a graph, which keeps its memory."""
@@ -77,8 +79,9 @@ class Captured:
     GPU nor depend on the values of its arguments.
     """
 
-    def __init__(self, function: Function) -> None:
-        self._function = function
+    def __init__(self, function: Function, stream: torch.cuda.Stream) -> None:
+        """``stream``: of the device; used to capture."""
+        self._function, self._stream = function, stream
         self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]] = {}
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -99,7 +102,7 @@ class Captured:
 
     def _capture(self, arguments: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]:
         inputs = [argument.clone() for argument in arguments]
-        stream = torch.cuda.Stream(inputs[0].device)
+        stream = self._stream
         stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):

@@ -59,7 +59,15 @@ def find_model(model: str | Path) -> Path:
         InstformerError: there is no checkpoint of that name.
     """
     is_name = isinstance(model, str) and "/" not in model and not model.endswith(".safetensors")
-    return model_path(str(model)) if is_name else Path(model)
+    return model_path(str(model)) if is_name else user_path(model)
+
+
+def user_path(text: str | Path) -> Path:
+    """A path with its ``~`` replaced, as no shell does within quotes or for ROS parameters."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # the home of somebody unknown: then it is the file's name
+        return Path(text)
 
 
 def pulled_models_directory() -> Path:

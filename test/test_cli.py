@@ -278,6 +278,15 @@ def test_what_a_command_does_not_take_is_named_with_the_help_that_lists_what_it_
     assert said == "instformer: error: instformer segment takes no --fps 3 (try 'instformer segment --help')\n"
 
 
+def test_a_file_that_may_not_be_read_is_one_line(engine: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    def refused(self: Any, images: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "locked/a.png")
+
+    monkeypatch.setattr(engine.Engine, "step", refused)
+    arguments = ("segment", pictures(tmp_path / "in"), "--vocabulary", "a", "--output", tmp_path / "out")
+    assert "'locked/a.png': Permission denied; check the path" in error_of(capsys, *arguments)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which plays a full disk")
 def test_a_full_disk_is_one_line() -> None:
     command = [sys.executable, "-m", "instformer_ros.cli", "weights", "show", "toyvis"]

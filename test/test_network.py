@@ -118,7 +118,7 @@ def test_graphs_answer_as_the_network_does(plain: InstFormer) -> None:
 @needs_gpu
 def test_graphs_are_kept_for_so_many_sizes_only() -> None:
     layer = nn.Linear(4, 4).cuda()
-    captured = Captured(lambda x: (layer(x),))
+    captured = Captured(lambda x: (layer(x),), torch.cuda.Stream())
     with torch.inference_mode():
         for rows in range(1, 12):
             x = torch.randn(rows, 4, device="cuda")

@@ -83,6 +83,12 @@ def test_unknown_model_names_those_that_exist(
     assert "\n" not in str(raised.value)
 
 
+def test_a_home_is_found_in_a_path_and_an_unknown_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.find_model("~/mug.safetensors") == tmp_path / "mug.safetensors"
+    assert paths.user_path("~nobody.at.all/mug") == Path("~nobody.at.all/mug")
+
+
 def test_pulled_models_go_by_their_names_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out(monkeypatch, tmp_path / "instformer_ros", tmp_path / "models", "toyvis")
     pulled = paths.pulled_models_directory()

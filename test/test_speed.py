@@ -18,6 +18,7 @@ from instformer_ros.speed import subjects
 from instformer_ros.speed.ceiling import Traffic, matrix_rate, memory_bandwidth, work
 from instformer_ros.speed.peers import compare
 from instformer_ros.speed.timing import Series, interleave
+from instformer_ros.structures import InstformerError
 
 CPU = torch.device("cpu")
 
@@ -50,6 +51,12 @@ def test_peers(peer: str) -> None:
     comparison = compare(subject, peer, subjects.frames(96, 64, 1)[0], rounds=2)
     assert comparison["ours"]["runs"] == comparison["theirs"]["runs"] == 2
     assert comparison["ratio"]["wall"] > 0
+
+
+def test_transformers_has_no_network_of_the_embedded_size() -> None:
+    subject = subjects.load("toyvis", CPU, "fp32", short_side=64)
+    with pytest.raises(InstformerError, match="no network of the sizes of toyvis; use --model r50-vitb32"):
+        compare(subject, "transformers", subjects.frames(96, 64, 1)[0], rounds=1)
 
 
 def test_a_peer_that_does_not_work_here_is_one_line(
@@ -146,6 +153,7 @@ def test_ceilings_are_rates_of_this_machine() -> None:
         (["--precision", "fp8"], "precision 'fp8' is unknown"),
         (["--device", "tpu"], "device 'tpu'"),
         (["--only", "--plot", "x.png"], "--plot draws sweeps"),
+        (["--json", "/dev/null/x.json"], "/dev/null/x.json: cannot be written"),
     ],
 )
 def test_bad_options_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

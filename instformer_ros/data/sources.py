@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from instformer_ros.data.bags import BagSource, is_bag
 from instformer_ros.data.source import DEFAULT_FPS, Image, Source
 from instformer_ros.data.toyvideo import ToyVideo
+from instformer_ros.paths import user_path
 from instformer_ros.structures import InstformerError
 
 # FFmpeg writes lines about a bad file to stderr, and we say it in one. OpenCV reads this when it opens its first video.
@@ -162,7 +163,7 @@ def open_source(text: str | Path, max_frames: int | None = None, topic: str = ""
     if max_frames is not None and max_frames < 1:
         raise InstformerError(f"max_frames {max_frames}: use 1 or more")
     text = str(text).strip()
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text and is_bag(path):
         return BagSource(path, topic, max_frames)
     if topic:
@@ -174,6 +175,8 @@ def open_source(text: str | Path, max_frames: int | None = None, topic: str = ""
         return _Webcam(_whole(text, value), max_frames)
     if not text or not path.exists():
         raise InstformerError(f"source '{text}': no such file or folder; give a video, a folder, a bag or toyvis:SEED")
+    if not os.access(path, os.R_OK):
+        raise InstformerError(f"source '{text}': may not be read; check its permissions")
     if path.is_dir():
         found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
         if not found:

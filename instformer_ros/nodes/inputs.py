@@ -22,6 +22,7 @@ TRANSPORTS = ("raw", "compressed")  # values of the image_transport parameter
 _INFO_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _PATIENCE = 1.0  # seconds without depth, after which images go their way alone,
 _PATIENCE_IMAGES = 3  # and images: a slow camera may miss some as well
+_NEVER = (-(1 << 31) - 1, 0)  # a stamp before all others
 _REWOUND = 0.5  # seconds by which stamps must fall back to mean that the bag has started again
 
 
@@ -36,6 +37,10 @@ class InputSettings:
 
 
 INPUT_SETTINGS = tuple(each.name for each in fields(InputSettings))
+
+
+def _stamp(message: Image | CompressedImage) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class CameraInput:
         self._stamp = 0.0  # of the newest image
         self._alone = False  # images do not wait for depth at present
         self._complaints = Throttle()
-        self._sent_alone: Image | CompressedImage | None = None
+        self._sent_alone = _NEVER  # stamp of the newest image that was sent without depth
         prefix = f"{camera}/" if camera else ""
         topic, kind = f"{prefix}image", Image
         if settings.image_transport == "compressed":
@@ -136,7 +141,7 @@ class CameraInput:
             self._say_alone(alone)
         if alone:
             self._put(Arrival(message, info=self._info))
-            self._sent_alone = message
+            self._sent_alone = _stamp(message)
         self._pairing.image(message)
 
     def _on_depth(self, message: Image) -> None:
@@ -145,14 +150,14 @@ class CameraInput:
 
     def _on_pair(self, image: Image | CompressedImage, depth_image: Image) -> None:
         self._paired, self._unpaired = time.monotonic(), 0
-        if image is not self._sent_alone:
+        if _stamp(image) > self._sent_alone:  # else it, or a newer one, has been tracked already
             self._put(Arrival(image, depth_image, self._info))
 
     def _pair_anew(self) -> None:
         self._pairing = Pairing(self._on_pair, self._slop)
         self._paired = time.monotonic()  # the last time
         self._unpaired = 0  # images since then
-        self._sent_alone = None
+        self._sent_alone = _NEVER
 
     def _say_alone(self, alone: bool) -> None:
         self._alone = alone

@@ -96,9 +96,10 @@ class Topic:
         self._node = node
         topic = f"~/{camera}/{name}" if camera else f"~/{name}"
         # A copy: rclpy writes the user's overrides into the profile that it is given.
-        self._publisher = node.create_lifecycle_publisher(
-            message_type, topic, copy(profile), qos_overriding_options=qos.overridable()
-        )
+        with qos.named_overrides(topic):
+            self._publisher = node.create_lifecycle_publisher(
+                message_type, topic, copy(profile), qos_overriding_options=qos.overridable()
+            )
 
     def wanted(self) -> bool:
         return bool(self._publisher.get_subscription_count())

@@ -46,9 +46,10 @@ class VocabularyInterface:
     def open(self, pipeline: Pipeline[Any, Any], names: Sequence[str]) -> None:
         """Puts the first words in force and listens for others. Raises InstformerError if those cannot be."""
         self._pipeline = pipeline
-        self._publisher = self._node.create_publisher(
-            VocabularyMessage, "~/vocabulary", copy(qos.LATCHED), qos_overriding_options=qos.overridable()
-        )
+        with qos.named_overrides("~/vocabulary"):
+            self._publisher = self._node.create_publisher(
+                VocabularyMessage, "~/vocabulary", copy(qos.LATCHED), qos_overriding_options=qos.overridable()
+            )
         pipeline.set_vocabulary(names, always=True).result()
         self._topic.open()
 

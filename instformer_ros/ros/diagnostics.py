@@ -8,7 +8,10 @@ from enum import Enum
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
+
+from instformer_ros.structures import InstformerError
 
 try:
     from diagnostic_updater import Updater
@@ -60,8 +63,13 @@ class Diagnostics:
     """Publishes the reports of some tasks at the period of the parameter ``diagnostic_updater.period``."""
 
     def __init__(self, node: Node, hardware: str) -> None:
-        """``hardware``: the hardware_id of all reports."""
-        self._updater = (Updater or _Updater)(node)
+        """``hardware``: the hardware_id of all reports. Raises InstformerError: the period is no good."""
+        try:
+            self._updater = (Updater or _Updater)(node)
+        except (ParameterException, RuntimeError, ValueError) as error:
+            raise InstformerError(
+                f"parameter 'diagnostic_updater.period': {' '.join(str(error).split())}; give seconds, such as 1.0"
+            ) from error
         self._updater.setHardwareID(hardware)
 
     def add(self, name: str, task: Task) -> None:

@@ -109,8 +109,8 @@ class Table:
                 reason = f"'{spec.name}' has a value of the wrong type: write it like {spec.default!r}"
             except ParameterUninitializedException:
                 reason = f"'{spec.name}' has no value: write it like {spec.default!r}"
-            except InvalidParameterValueException as error:
-                reason = " ".join(str(error).split())
+            except InvalidParameterValueException:
+                reason = f"'{spec.name}' is out of its range: use {spec.least:g} to {spec.most:g}"
             if reason is not None:
                 raise InstformerError(f"parameter {reason}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -20,6 +22,8 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
+
+from instformer_ros.structures import InstformerError
 
 RELIABILITIES = ("auto", "reliable", "best_effort")  # values of the image_reliability parameter
 _LOOK_AGAIN = 1.0  # seconds; only a back-stop, events tell of new publishers at once
@@ -44,6 +48,16 @@ def overridable(reliability: bool = True) -> QoSOverridingOptions:
     """Lets the user override the policies of a topic: ``qos_overrides./TOPIC.publisher.depth`` and the like."""
     kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, *([QoSPolicyKind.RELIABILITY] if reliability else [])]
     return QoSOverridingOptions(kinds)
+
+
+@contextmanager
+def named_overrides(topic: str) -> Iterator[None]:
+    """Making a topic with overrides that are no good is an InstformerError, where rclpy has errors of many kinds."""
+    try:
+        yield
+    except (ParameterException, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InstformerError(f"topic '{topic}' cannot be made: {reason}; look at its qos_overrides") from error
 
 
 def reliability_policy(name: str) -> ReliabilityPolicy:
@@ -89,11 +103,11 @@ class ImageSubscription:
         self._type = message_type
         self._callback = callback
         self._wish = wish
+        self.reliability = choose_reliability(wish, self._offered(node.resolve_topic_name(topic)))
+        self._subscription = self._subscribe()  # may fail, so nothing that calls back is made before
         # A subscription must not be destroyed within its own event, so events only ring this bell.
         self._bell = node.create_guard_condition(self.reconsider)
         self._timer = node.create_timer(_LOOK_AGAIN, self.reconsider, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.reliability = choose_reliability(wish, self._offered(node.resolve_topic_name(topic)))
-        self._subscription = self._subscribe()
 
     @property
     def topic_name(self) -> str:
@@ -129,14 +143,15 @@ class ImageSubscription:
         events = SubscriptionEventCallbacks(
             matched=lambda _: self._bell.trigger(), incompatible_qos=self._on_incompatible
         )
-        return self._node.create_subscription(
-            self._type,
-            self._topic,
-            self._callback,
-            image_qos(self.reliability),
-            event_callbacks=events,
-            qos_overriding_options=overridable(reliability=False),  # image_reliability says that
-        )
+        with named_overrides(self._topic):
+            return self._node.create_subscription(
+                self._type,
+                self._topic,
+                self._callback,
+                image_qos(self.reliability),
+                event_callbacks=events,
+                qos_overriding_options=overridable(reliability=False),  # image_reliability says that
+            )
 
     def _offered(self, topic_name: str) -> list[ReliabilityPolicy]:
         publishers = self._node.get_publishers_info_by_topic(topic_name)

@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from instformer_ros.devices import find_device
+    from instformer_ros.evaluation.results import check_writable
     from instformer_ros.speed import subjects
     from instformer_ros.speed.peers import compare
     from instformer_ros.speed.plots import draw_sweeps
@@ -62,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.plot and not options.sweep:
         raise InstformerError("--plot draws sweeps; name some with --sweep")
+    for path in (options.json, options.plot):  # before the long run
+        check_writable(path)
     if options.threads:
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
@@ -91,7 +94,6 @@ def run(options: argparse.Namespace) -> int:
         result.setdefault("sweeps", {})[name] = sweep_of[name](subject, options.size, options.rounds)
         print(f"\n{name}\n" + format_sweep(result["sweeps"][name]), flush=True)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if options.plot:
         draw_sweeps(result["sweeps"], options.plot)

@@ -98,7 +98,7 @@ def transformers_mask2former(subject: Subject) -> Any:
     """Their network with our weights.
 
     Raises:
-        InstformerError: ``transformers`` is not installed.
+        InstformerError: ``transformers`` is not installed, or the sizes are not ones that it is built in here.
     """
     try:
         import transformers
@@ -111,13 +111,18 @@ def transformers_mask2former(subject: Subject) -> Any:
     config = subject.config.proposals
     stages = [f"stage{i}" for i in (1, 2, 3, 4)]
     kind = transformers.SwinConfig if hasattr(config.backbone, "window") else transformers.ResNetConfig
-    return transformers.Mask2FormerForUniversalSegmentation.from_pretrained(
-        None,
-        config=transformers.Mask2FormerConfig(
-            backbone_config=kind(out_features=stages), num_labels=config.classes, num_queries=config.queries
-        ),
-        state_dict=TRANSFORMERS.from_ours(subject.network.proposals.state_dict()),
-    ).eval()
+    sizes = transformers.Mask2FormerConfig(
+        backbone_config=kind(out_features=stages), num_labels=config.classes, num_queries=config.queries
+    )
+    weights = TRANSFORMERS.from_ours(subject.network.proposals.state_dict())
+    try:
+        return transformers.Mask2FormerForUniversalSegmentation.from_pretrained(
+            None, config=sizes, state_dict=weights
+        ).eval()
+    except RuntimeError as error:  # shapes that do not match
+        raise InstformerError(
+            f"transformers has no network of the sizes of {subject.config.name}; use --model r50-vitb32 or swint-vitb32"
+        ) from error
 
 
 def _crops(subject: Subject, picture: Image, mask_logits: Tensor) -> Callable[[], object]:

@@ -6,6 +6,7 @@ Nothing in it is ever executed: safetensors holds arrays and text alone.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def read_header(path: Path) -> dict[str, object]:
     """
     if not path.is_file():
         raise InstformerError(f"checkpoint {path} does not exist; give 'toyvis' or the path of a .safetensors file")
+    if not os.access(path, os.R_OK):
+        raise InstformerError(f"checkpoint {path} may not be read; check its permissions")
     try:
         with path.open("rb") as start:
             length = int.from_bytes(start.read(8), "little")

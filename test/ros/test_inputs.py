@@ -331,6 +331,19 @@ def test_images_go_alone_when_depth_stays_away_and_with_it_when_it_is_back(eyes:
     assert (here.put[-1].image, here.put[-1].depth) == (image, depth) and len(here.put) == 2
 
 
+def test_depth_that_lags_behind_takes_no_image_back(eyes: Callable[..., Eyes]) -> None:
+    """It returns two images late, when newer ones have been sent without it."""
+    here = eyes()
+    here.input._paired -= 2.0
+    sent = [here.image(1.0 + 0.1 * n) for n in range(6)]
+    for n in range(6, 11):
+        sent.append(here.image(1.0 + 0.1 * n))
+        here.depth(1.0 + 0.1 * (n - 2))
+    order = [sent.index(arrival.image) for arrival in here.put]
+    assert order == sorted(set(order)), "each once, none after a newer one"
+    assert here.put[-1].depth is not None
+
+
 def test_depth_that_comes_and_goes_does_not_flood_the_log(eyes: Callable[..., Eyes], monkeypatch: Any) -> None:
     here = eyes()
     said: list[str] = []

@@ -374,7 +374,9 @@ def test_every_setting_of_the_engine_is_a_parameter_of_the_same_range() -> None:
 @pytest.mark.parametrize(
     ("parameters", "word"),
     [
-        ({"score_threshold": 3.0}, "score_threshold"),
+        ({"score_threshold": 3.0}, "'score_threshold' is out of its range: use 0 to 1"),
+        ({"diagnostic_updater.period": -1.0}, "diagnostic_updater.period"),
+        ({"diagnostic_updater.period": 1}, "diagnostic_updater.period"),
         ({"max_instances": "many"}, "max_instances"),
         ({"vocabulary": "a, b"}, "vocabulary"),
         ({"cameras": ["front", "front"]}, "front"),
@@ -386,6 +388,25 @@ def test_a_bad_value_at_the_start_is_a_line_of_its_own(world: World, parameters:
     with pytest.raises(InstformerError) as refusal:
         OpenVisNode(Loader(), parameter_overrides=overrides, **world.node_arguments)
     assert word in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("topic", "policy", "value", "state"),
+    [
+        ("openvis/instances.publisher", "depth", -4, "unconfigured"),
+        ("openvis/vocabulary.publisher", "reliability", "perhaps", "unconfigured"),
+        ("image.subscription", "history", "all", "inactive"),
+    ],
+)
+def test_quality_of_service_that_there_is_not(
+    start: Start, world: World, topic: str, policy: str, value: Any, state: str
+) -> None:
+    name = f"qos_overrides.{world.namespace}/{topic}.{policy}"
+    rig = start(start=False, **{name: value})
+    rig.node.start()
+    wait_for(lambda: rig.said("look at its qos_overrides"), what="the reason")
+    time.sleep(1.2)  # what was half made calls back within a second
+    assert rig.state == state and not rig.said("Traceback")
 
 
 # --- Life -------------------------------------------------------------------------------------------------------------
