@@ -64,9 +64,9 @@ class Soak:
             (25.0, self._reset), (20.0, self._kill_camera), (33.0, self._second_camera),
         ]  # fmt: skip
         if transitions:
-            every += [(45.0, self._pause), (170.0, self._configure_anew)]
+            every += [(45.0, self._pause), (150.0, self._configure_anew)]
         started = time.monotonic()
-        # All of it happens once within three minutes, before memory is held against that of the beginning.
+        # All of it has happened within five minutes, before memory is held against that of the beginning.
         due = [started + period * (0.4 + 0.05 * n) for n, (period, _) in enumerate(every)]
         self._current = self._camera.start()
         self._probe.newest = time.monotonic() + 5.0  # for the camera to come up
@@ -156,7 +156,7 @@ class Soak:
     def _pause(self) -> None:
         self.done["deactivations"] += 1
         self._probe.transition(Transition.TRANSITION_DEACTIVATE)
-        self._resources.sample()
+        self._resources.sample(at_rest=True)
         time.sleep(self._random.uniform(0.0, 1.0))
         self._probe.transition(Transition.TRANSITION_ACTIVATE)
         self._probe.newest = time.monotonic() + 2.0

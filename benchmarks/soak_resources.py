@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 KINDS = ("RssAnon", "RssFile", "RssShmem")
 
@@ -28,6 +29,12 @@ def _compared(first: float, last: float) -> dict[str, float]:
     return {"start_MB": round(first / 1e6, 1), "end_MB": round(last / 1e6, 1), "growth": growth}
 
 
+def _median(table: NDArray[np.float64], start: float, end: float) -> NDArray[np.float64]:
+    """Of the rows from ``start`` to ``end`` seconds, column by column; NaN where there is none."""
+    rows = table[(table[:, 0] >= start) & (table[:, 0] < end)]
+    return np.median(rows, 0) if len(rows) else np.full(table.shape[1], np.nan)
+
+
 class Resources:
     """Memory, threads and open files of a process, sampled again and again."""
 
@@ -35,30 +42,37 @@ class Resources:
         self._pid = pid
         self._started = time.monotonic()
         self.rows: list[tuple[float, ...]] = []  # seconds, bytes of each of KINDS, threads, open files
+        self.resting: list[tuple[float, int]] = []  # seconds, bytes of RssAnon
 
-    def sample(self) -> None:
-        """Adds a row, unless the process has ended."""
+    def sample(self, at_rest: bool = False) -> None:
+        """Adds a row, unless the process has ended. ``at_rest``: it is deactivated, and has given back what it can."""
         folder = Path("/proc") / str(self._pid)
         try:
             sizes = memory(self._pid)
             threads, files = len(list((folder / "task").iterdir())), len(list((folder / "fd").iterdir()))
         except (OSError, IndexError, ValueError):
             return  # it has ended, which is noticed elsewhere
-        self.rows.append((time.monotonic() - self._started, *(sizes[kind] for kind in KINDS), threads, files))
+        if at_rest:
+            self.resting.append((time.monotonic() - self._started, sizes[KINDS[0]]))
+        else:
+            self.rows.append((time.monotonic() - self._started, *(sizes[kind] for kind in KINDS), threads, files))
 
     def growth(self, settled: float) -> dict[str, Any]:
         """The time after ``settled`` seconds against the end: memory as a ratio - 1, the others as counts.
 
-        Of both a quarter of the time in between is looked at, and 10 s at least. "growth" compares medians, "held" the
-        least of RssAnon: what the process does not let go of even when it rests.
+        Of both, a quarter of the time in between is looked at, and 10 s at least; medians. "at_rest" is RssAnon of the
+        samples at rest, and left out where there were none.
         """
         table = np.array(self.rows)
-        window = max(10.0, (table[-1, 0] - settled) / 4)
-        first = table[(table[:, 0] >= settled) & (table[:, 0] < settled + window)]
-        last = table[table[:, 0] >= table[-1, 0] - window]
-        a, b = np.median(first, 0), np.median(last, 0)
+        end = float(table[-1, 0])
+        window = max(10.0, (end - settled) / 4)
+        first, last = (settled, settled + window), (end - window, end + 1.0)
+        a, b = _median(table, *first), _median(table, *last)
         sizes = {kind: _compared(a[n], b[n]) for n, kind in enumerate(KINDS, 1)}
-        sizes["held"] = _compared(first[:, 1].min(), last[:, 1].min())
+        if self.resting:
+            a_rest, b_rest = _median(np.array(self.resting), *first), _median(np.array(self.resting), *last)
+            if not (np.isnan(a_rest[1]) or np.isnan(b_rest[1])):
+                sizes["at_rest"] = _compared(a_rest[1], b_rest[1])
         return {**sizes, "threads_growth": float(b[4] - a[4]), "files_growth": float(b[5] - a[5])}
 
     def course(self, points: int = 12) -> dict[str, list[float]]:
