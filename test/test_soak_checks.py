@@ -73,6 +73,11 @@ def test_each_fault_is_seen(checker: Checker, kind: str, bad: Result) -> None:
     assert set(checker.faults) == {kind}, checker.examples
 
 
+def test_a_damaged_jpeg_may_be_any_picture(checker: Checker) -> None:
+    checker.result(replace(result(2, of=tag(2, quality="either")), width=65), 102.1)
+    assert not checker.faults
+
+
 def test_an_ended_track_stays_ended(checker: Checker) -> None:
     checker.result(result(2, seen(1, 2, "terminated")), 102.1)
     checker.result(result(3, seen(1, 3)), 103.1)
