@@ -25,12 +25,13 @@ def keep_freed_memory() -> None:
         mallopt(_ARENA_MAX, 1)
 
 
-def give_back_freed_memory() -> None:
+def give_back_freed_memory(collect: bool = True) -> None:
     """Collects garbage and gives what is kept for a next frame to the kernel: no frame will come for a while.
 
-    Takes up to some tenths of a second. Without glibc it only collects.
+    Takes up to some tenths of a second, most of it to ``collect``. Without glibc it does no more than that.
     """
-    gc.collect()
+    if collect:
+        gc.collect()
     malloc_trim = _of_libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)

@@ -165,7 +165,7 @@ class OpenVisNode(LifecycleNode):
         self._unsubscribe()
         super().on_deactivate(state)
         if ended:
-            give_back_freed_memory()
+            give_back_freed_memory(collect=False)  # soon done: frames may be wanted again at once
         self._check_fault()
 
     @_transition

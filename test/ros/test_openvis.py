@@ -618,7 +618,7 @@ def test_any_stamp_is_answered(start: Start, sec: int, nanosec: int) -> None:
 
 def test_a_node_at_rest_keeps_no_memory_for_frames(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[str] = []
-    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda: given_back.append("back"))
+    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda collect=True: given_back.append("back"))
     rig = start()
     rig.answer()
     assert not given_back
