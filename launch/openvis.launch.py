@@ -4,6 +4,7 @@ ros2 launch instformer_ros openvis.launch.py image:=/camera/image_raw vocabulary
 """
 
 import os
+import re
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -44,6 +45,7 @@ ARGUMENTS = [
 CHOSEN = ("model", "device", "target_frame")  # parameters that an argument, if not empty, takes over
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2, 3
 WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
+TOPIC = re.compile(r"(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 DEFAULT_TRANSPORT = ("none", "")  # ros2 launch takes no empty argument, an including launch file does
 SWITCH = ["true", "false", "True", "False"]
 CHOICES = {
@@ -107,10 +109,15 @@ def check(given: dict) -> None:
     for name, without in (("params_file", ()), ("transport_profile", DEFAULT_TRANSPORT)):
         if given[name] not in without and not Path(given[name]).is_file():
             raise ValueError(f"{name}:={given[name]}: there is no such file")
+    for name in ("image", "depth", "camera_info"):
+        if given[name] and not TOPIC.fullmatch(given[name]):
+            raise ValueError(f"{name}:={given[name]}: this is no topic's name; write it like /camera/image_raw")
     try:
-        float(given["rate"])
+        in_range = 0.0 <= float(given["rate"]) <= 1000.0
     except ValueError:
-        raise ValueError(f"rate:={given['rate']}: give a number, 10.0 say") from None
+        in_range = False
+    if not in_range:
+        raise ValueError(f"rate:={given['rate']}: give a number from 0.0 to 1000.0, 10.0 say")
 
 
 def rviz(given: dict, sim_time: dict) -> LaunchDescriptionEntity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_the_header_tells_config_licences_and_notes(network: InstFormer, good: P
     assert header["licences"] == LICENCES
     assert header["notes"] == {"seed": "3"}
     assert header["config"] == json.loads(json.dumps(network.config.to_dict()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_others_may_read_it_as_the_umask_says(network: InstFormer, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        checkpoint.save(network, tmp_path / "model.safetensors", LICENCES)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_saving_again_replaces_the_file(network: InstFormer, tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def save(
     _check(path, "would have values that are not finite in half precision in", _not_finite(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
+    partial.touch()
+    mode = partial.stat().st_mode  # as the umask has it; save_file leaves a file that only its maker can read
     save_file(tensors, partial, header)
+    partial.chmod(mode)
     partial.replace(path)
 
 

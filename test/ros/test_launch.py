@@ -83,7 +83,15 @@ def test_every_argument_is_documented(launch: Callable[..., Launch], file: str) 
 @needs_launch
 @pytest.mark.parametrize(
     "argument",
-    ["respawn:=maybe", "use_sim_time:=1", "log_level:=loud", "rate:=fast", "params_file:=/no.yaml"],
+    [
+        "respawn:=maybe",
+        "use_sim_time:=1",
+        "log_level:=loud",
+        "rate:=fast",
+        "rate:=-1",
+        "image:=a topic",
+        "params_file:=/no.yaml",
+    ],
 )
 def test_a_bad_argument_ends_the_launch_by_name(launch: Callable[..., Launch], argument: str) -> None:
     refused = launch("instformer_ros", "demo.launch.py", argument)
