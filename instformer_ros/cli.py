@@ -55,12 +55,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             _drop_output()
             where = f" of '{error.filename}'" if error.filename else ""
             error = InstformerError(f"the disk{where} is full; make room and start again")
+        elif _is_out_of_memory(error):
+            error = InstformerError(
+                "memory does not suffice: end other programs, or do less at once (train: --accumulate)"
+            )
         elif isinstance(error, OSError) and error.filename is not None and error.strerror:  # not ours: permissions, say
             error = InstformerError(f"'{error.filename}': {error.strerror}; check the path and its permissions")
         if not isinstance(error, InstformerError):
             raise
         print(f"instformer: error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # too slow to import for this alone
+        return isinstance(error, MemoryError)
+    from instformer_ros.devices import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _drop_output() -> None:

@@ -148,8 +148,8 @@ class Engine:
 
     @property
     def device_memory(self) -> int:
-        """Bytes that torch has allocated on the GPU; 0 on a CPU."""
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+        """Bytes that torch has taken of the GPU, graphs and what it keeps for later included; 0 on a CPU."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
 
     @property
     def shortage(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from instformer_ros.devices import is_out_of_memory
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.precision import find_precision, lower
 from instformer_ros.structures import Proposals
@@ -75,21 +77,31 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 class Captured:
     """A function of tensors on a GPU, replayed from a CUDA graph: the host starts a whole pass with one call.
 
-    The first call with new shapes captures, which takes as long as some passes. The function may neither wait for the
+    The first call with new shapes captures, which takes as long as some passes; where that fails, the function runs
+    as it is from then on. The function may neither wait for the
     GPU nor depend on the values of its arguments.
     """
 
     def __init__(self, function: Function, stream: torch.cuda.Stream) -> None:
         """``stream``: of the device; used to capture."""
         self._function, self._stream = function, stream
+        self._works = True
         self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], tuple[Tensor, ...]]] = {}
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         shapes = tuple(argument.shape for argument in arguments)
         if shapes not in self._graphs:
-            if len(self._graphs) == _GRAPHS:
+            if len(self._graphs) == _GRAPHS or not self._works:
                 return self._function(*arguments)
-            self._graphs[shapes] = self._capture(arguments)
+            try:
+                self._graphs[shapes] = self._capture(arguments)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self._works = False
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"no CUDA graph could be captured, so frames take longer: {reason}", stacklevel=2)
+                return self._function(*arguments)  # if the device itself has failed, so will this
         graph, inputs, outputs = self._graphs[shapes]
         for own, argument in zip(inputs, arguments, strict=True):
             own.copy_(argument)

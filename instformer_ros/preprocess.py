@@ -12,21 +12,21 @@ from torch import Tensor
 
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.guidance import MASK_STRIDE
-from instformer_ros.pixels import LARGEST_SIDE
+from instformer_ros.pixels import LARGEST_SIDE, MOST_PIXELS
 from instformer_ros.structures import InstformerError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 def check_image(camera: str, image: Image) -> None:
-    """Raises InstformerError for what is no RGB uint8 (H, W, 3) picture of at most 16384 pixels a side."""
+    """Raises InstformerError for what is no RGB uint8 (H, W, 3) picture of at most 16384 a side, 67 million in all."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InstformerError(f"image of camera '{camera}' is {form}; give RGB uint8 (H, W, 3)")
-    if not (0 < image.shape[0] <= LARGEST_SIDE and 0 < image.shape[1] <= LARGEST_SIDE):
-        raise InstformerError(
-            f"image of camera '{camera}' has {image.shape[1]}x{image.shape[0]} pixels; use 1 to {LARGEST_SIDE} a side"
-        )
+    height, width = image.shape[:2]
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE and height * width <= MOST_PIXELS):
+        most = f"1 to {LARGEST_SIDE} a side and {MOST_PIXELS} in all"
+        raise InstformerError(f"image of camera '{camera}' has {width}x{height} pixels; use {most}")
 
 
 def network_size(height: int, width: int, config: ModelConfig) -> tuple[int, int]:

@@ -48,8 +48,8 @@ class ReadyWords:
             rows.setdefault(name.casefold(), row)
         for word in words:
             if word.casefold() not in rows:
-                alike = ", ".join(difflib.get_close_matches(word.casefold(), list(rows))) or "nothing"
-                raise InstformerError(f"no embedding is given for '{word}'; there is {alike} and so on")
+                alike = ", ".join(difflib.get_close_matches(word.casefold(), list(rows))) or "none spelt alike"
+                raise InstformerError(f"no embedding is given for '{word}'; of the {len(rows)} that are: {alike}")
         return ReadyWords(words, self.embeddings[[rows[word.casefold()] for word in words]])
 
 

@@ -215,7 +215,10 @@ class _VideoFile:
             self._size = (width + width % 2, height + height % 2)
             self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
             if not self._writer.isOpened():
-                raise InstformerError(f"{self._path}: this OpenCV writes no mp4; install opencv-python-headless by pip")
+                raise InstformerError(
+                    f"{self._path}: OpenCV writes no mp4 of {width}x{height} here; use pictures of at most "
+                    "8000 a side, or install opencv-python-headless by pip"
+                )
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if (width, height) != self._size:
             bgr = cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)

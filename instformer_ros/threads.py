@@ -17,18 +17,21 @@ def wait_without_spinning() -> None:
 
 
 def use_threads(count: int) -> int:
-    """Sets how many threads torch computes with on a CPU; returns the number.
+    """Sets how many threads torch and OpenCV compute with on a CPU; returns the number.
 
     Args:
         count: 0 for one fewer than the cores that this process may use, so that a camera's driver, DDS and the
             messages find one free; what ``OMP_NUM_THREADS`` says goes before that.
     """
+    import cv2
     import torch
 
     if count == 0 and "OMP_NUM_THREADS" in os.environ:
-        return torch.get_num_threads()
-    chosen = count or max(1, available_cores() - 1)
-    torch.set_num_threads(chosen)
+        chosen = torch.get_num_threads()
+    else:
+        chosen = count or max(1, available_cores() - 1)
+        torch.set_num_threads(chosen)
+    cv2.setNumThreads(chosen)
     return chosen
 
 

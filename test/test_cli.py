@@ -287,6 +287,15 @@ def test_a_file_that_may_not_be_read_is_one_line(engine: Any, tmp_path: Path, mo
     assert "'locked/a.png': Permission denied; check the path" in error_of(capsys, *arguments)
 
 
+def test_memory_that_does_not_suffice_is_one_line(engine: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    def refused(self: Any, images: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(engine.Engine, "step", refused)
+    arguments = ("segment", pictures(tmp_path / "in"), "--vocabulary", "a", "--output", tmp_path / "out")
+    assert "memory does not suffice" in error_of(capsys, *arguments)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which plays a full disk")
 def test_a_full_disk_is_one_line() -> None:
     command = [sys.executable, "-m", "instformer_ros.cli", "weights", "show", "toyvis"]

@@ -512,7 +512,7 @@ def test_a_track_coasts_ends_once_and_is_gone(engine: Engine) -> None:
 
 
 def test_label_values_stay_within_their_image(engine: Engine) -> None:
-    engine._ids = itertools.count(65534)
+    engine._session.track_ids = itertools.count(65534)
     frame = engine.step_with_masks(
         {"cam": frames_of(1, 1)[0]}, {"cam": blocks((0, 0, 3, 3), (5, 5, 3, 3), (8, 11, 3, 3))}
     )["cam"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -113,6 +114,21 @@ def test_graphs_answer_as_the_network_does(plain: InstFormer) -> None:
             assert (a - b).abs().max() < 1e-3
     small = tiny.pictures(size=(32, 32)).to(gpu)
     assert answer(graphed, small)[0].shape[-2:] == (8, 8)
+
+
+def test_without_graphs_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Captured, arguments: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(Captured, "_capture", fails)
+    captured = Captured(lambda x: (2 * x,), stream=None)  # type: ignore[arg-type]
+    with pytest.warns(
+        UserWarning, match="frames take longer: CUDA error: operation not permitted when stream is capturing$"
+    ):
+        assert captured(torch.ones(2))[0].tolist() == [2, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert captured(torch.ones(3))[0].tolist() == [2, 2, 2], "said once"
 
 
 @needs_gpu

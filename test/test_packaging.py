@@ -64,6 +64,9 @@ def test_the_two_locks_do_not_overlap() -> None:
 def test_robots_bring_their_own_torch() -> None:
     keys = {element.text for element in ElementTree.fromstring(read("package.xml")) if element.tag.endswith("depend")}
     assert not [key for key in keys if key and ("torch" in key or "open_clip" in key or "open-clip" in key)]
+    # Looked up in rosdistro's rosdep/python.yaml: a key that is not there ends `rosdep install` at once.
+    known = {f"python3-{name}" for name in ("hypothesis", "numpy", "opencv", "pytest", "scipy", "tqdm")}
+    assert {key for key in keys if key and key.startswith("python")} <= known
     (torch,) = [requirement for requirement in install_requires() if requirement.name == "torch"]
     assert torch.specifier.contains("2.6.0") and torch.specifier.contains("3.0.0")
 

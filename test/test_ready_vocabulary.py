@@ -58,7 +58,7 @@ def test_words_are_chosen_in_order(tmp_path: Path) -> None:
     assert some.names == ("Dog", "cat")
     assert torch.equal(some.embeddings, words.embeddings[[16, 15]])
     assert words.choose([]) == words
-    with pytest.raises(InstformerError, match="given for 'motorcicle'; there is motorcycle"):
+    with pytest.raises(InstformerError, match="given for 'motorcicle'; of the 80 that are: motorcycle"):
         words.choose(["dog", "motorcicle"])
 
 
@@ -120,7 +120,7 @@ def test_segment_takes_them(
         names = json.loads((tmp_path / "out" / "summary.json").read_text())["vocabulary"]
         assert names == wanted or len(names) == wanted
     assert main([*arguments, "zebras"]) == 2
-    assert "there is zebra" in capsys.readouterr().err
+    assert "of the 80 that are: zebra" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the real CLIP features of {REAL}")

@@ -237,7 +237,7 @@ def test_given_masks_are_kept_apart_when_memory_is_short(
 
 
 def test_graphs_are_given_back(engine: Engine) -> None:
-    captured = Captured(engine._network._run_proposals, torch.cuda.Stream())
+    captured = Captured(engine._network._run_proposals, stream=None)  # type: ignore[arg-type]
     captured._graphs[(torch.Size([1]),)] = ("graph", [], ())  # type: ignore[assignment]
     engine._network._propose = captured
     engine._network.release()

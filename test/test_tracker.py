@@ -161,6 +161,12 @@ def test_only_certain_proposals_found_tracks_but_less_certain_ones_continue_them
     assert track.objectness == pytest.approx(0.3), "as when last seen"
 
 
+def test_what_founds_a_track_continues_it_even_if_less_is_asked_of_it() -> None:
+    tracker = managed(birth=0.1, match_objectness=0.5)
+    assert states(tracker.update(see(0, 1, score=[0.2, 0.05]))) == {1: TrackState.NEW}
+    assert states(tracker.update(see(0, 1, score=[0.1, 0.05]))) == {1: TrackState.TRACKED}
+
+
 def test_rows_that_are_no_candidates_do_not_shift_the_others() -> None:
     tracker = managed(birth=0.5, match_objectness=0.3)
     tracker.update(see(4, 5))

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instformer_ros.arguments import natural
+
 if TYPE_CHECKING:
     from instformer_ros.ablation.learning import Budget
     from instformer_ros.model.instformer import InstFormer
@@ -43,7 +45,7 @@ def add_ablate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="toyvis", help="'toyvis' (embedded) or a checkpoint (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0 = all (default: %(default)s)"
+        "--threads", type=natural, default=0, metavar="N", help="CPU threads; 0 = all (default: %(default)s)"
     )
     parser.set_defaults(run=ablate)
 

@@ -39,7 +39,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     toyvis.description = f"Trains the embedded model from nothing. {parser.description}"
     _add_common(toyvis, "runs/toyvis")
     toyvis.add_argument("--config", metavar="FILE", help="TOML file with numbers of the plan to change")
-    toyvis.add_argument("--smoke", action="store_true", help="each stage's first steps alone, to see that it runs")
+    toyvis.add_argument(
+        "--smoke", action="store_true", help="each stage's first steps alone, to see that it runs: some minutes"
+    )
     toyvis.add_argument(
         "--validation", type=positive, default=8, metavar="M",
         help="generated videos for --evaluate-every (default: %(default)s)",

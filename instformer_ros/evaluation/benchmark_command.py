@@ -39,7 +39,8 @@ def evaluate_benchmark(options: argparse.Namespace) -> int:
     judged = _has_truth(options.benchmark, truth)
     if not judged and (options.submission is None or options.json is not None):
         raise InstformerError(
-            f"{options.annotations}: holds no annotations, so nothing can be scored; write a --submission, no --json"
+            f"{options.annotations}: holds no annotations, so nothing can be scored: check that it is the right "
+            "file; for a test set write a --submission, no --json"
         )
     if options.predictions is not None:
         predictions = _read_predictions(options.predictions)

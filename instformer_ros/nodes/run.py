@@ -49,6 +49,9 @@ def run(make_node: Callable[[], Program], args: Sequence[str] | None = None) -> 
 
     One SingleThreadedExecutor: the MultiThreadedExecutor of rclpy spins in a busy loop and loses images.
     """
+    if not hasattr(Node, "add_post_set_parameters_callback"):
+        print("error: this ROS 2 is too old for instformer_ros: use Jazzy or newer", file=sys.stderr)
+        raise SystemExit(1)
     starting = True
     keep_freed_memory()
     wait_without_spinning()
@@ -152,6 +155,8 @@ def _init(args: Sequence[str] | None) -> None:
         rclpy.init(args=list(args) if args is not None else None)
     except RuntimeError as error:  # of rclpy's kinds, which have no public names
         reason = " ".join(str(error).split(", at ")[0].split())  # without the places in the sources of rcl
+        if type(error).__name__ == "UnknownROSArgsError":
+            reason = f"{reason} is unknown; see https://docs.ros.org, 'Passing ROS arguments to nodes'"
         raise InstformerError(f"ROS arguments: {reason}") from None
 
 

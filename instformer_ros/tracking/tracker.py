@@ -157,7 +157,9 @@ class ManagedTracker(Tracker):
 
     def _associate(self, detection: Detection, similarity: NDArray[np.floating[Any]]) -> None:
         gates = self.gates
-        candidates = [row for row, score in enumerate(detection.objectness) if score >= gates.match_objectness]
+        # What may found a track may continue one too: else it would be founded anew in every frame.
+        least = min(gates.match_objectness, gates.birth)
+        candidates = [row for row, score in enumerate(detection.objectness) if score >= least]
         matched: dict[int, int] = {}
         if self.tracks and candidates:
             matched = dict(assign(similarity[:, candidates], gates.similarity))
