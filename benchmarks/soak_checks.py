@@ -80,17 +80,21 @@ class Checker:
         self._waiting: list[tuple[float, Result]] = []
         self._floor = 0  # the least version that a new image may still be answered with ...
         self._floor_from = float("inf")  # ... if it was sent after this
-        self.new_session()
-
-    def new_session(self) -> None:
-        """The node has been configured anew: versions and IDs start again."""
         self._names: dict[int, tuple[str, ...]] = {}
-        self._floor = 0
         self._largest = 0  # ID so far
         self._cleared_at = 0  # the largest ID when the tracks were last cleared
         self._index = -1  # of the newest result
         self._tracks: dict[int, tuple[int, int]] = {}  # ID: frame index and age, when it was last published
         self._ended: set[int] = set()
+
+    def configured_anew(self) -> None:
+        """The node has forgotten its tracks and counts frames from 0; IDs and versions go on."""
+        self._clear()
+        self._index = -1
+
+    def _clear(self) -> None:
+        self._cleared_at = self._largest
+        self._tracks.clear()
 
     def excuse_latency(self, until: float) -> None:
         """The node is being put through a transition: what it answers meanwhile may be late."""
@@ -151,8 +155,7 @@ class Checker:
         if len(set(ids)) < len(ids):
             self.fault("identity", f"one ID twice in a frame: {ids}")
         if result.frame_index <= self._index:  # the tracks were cleared
-            self._cleared_at = self._largest
-            self._tracks.clear()
+            self._clear()
         self._index = result.frame_index
         for seen in result.instances:
             if seen.track_id in self._ended:

@@ -117,4 +117,4 @@ class Probe:
 
     def anew(self) -> None:
         with self._lock:
-            self.checker.new_session()
+            self.checker.configured_anew()

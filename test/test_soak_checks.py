@@ -73,6 +73,16 @@ def test_each_fault_is_seen(checker: Checker, kind: str, bad: Result) -> None:
     assert set(checker.faults) == {kind}, checker.examples
 
 
+def test_ids_and_versions_go_on_when_the_node_is_configured_anew(checker: Checker) -> None:
+    checker.configured_anew()
+    checker.result(replace(result(2, seen(3, 1)), frame_index=7), 102.1)
+    assert not checker.faults
+    checker.result(replace(result(3, seen(2, 1)), frame_index=8), 103.1)
+    assert set(checker.faults) == {"identity"}
+    checker.vocabulary(1, ("cup",))
+    assert set(checker.faults) == {"identity", "vocabulary"}
+
+
 def test_a_damaged_jpeg_may_be_any_picture(checker: Checker) -> None:
     checker.result(replace(result(2, of=tag(2, quality="either")), width=65), 102.1)
     assert not checker.faults
