@@ -51,7 +51,7 @@ from instformer_ros.ros.frames import CameraFrame
 from instformer_ros.ros.images import to_message
 from instformer_ros.settings import Settings
 from instformer_ros.speed.timing import environment
-from instformer_ros.structures import TrackedFrame
+from instformer_ros.structures import Session, TrackedFrame
 
 _MODES = ("beside", "after")  # the next pass, before the next pass
 _KINDS = {"instances": InstanceArray, "overlay": Image, "label_image": Image}
@@ -190,8 +190,8 @@ def main() -> None:
         "threads": arguments.threads,
     }
 
-    def load(model: str, device: str, settings: Settings, *, precision: str) -> EngineLike:
-        engine = Engine.load(model, device, settings, precision=precision)
+    def load(model: str, device: str, settings: Settings, *, precision: str, session: Session) -> EngineLike:
+        engine = Engine.load(model, device, settings, precision=precision, session=session)
         if not arguments.wait:
             return engine
         return cast(EngineLike, WaitingEngine(engine, 1e-3 * arguments.wait, len(messages)))

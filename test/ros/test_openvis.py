@@ -413,8 +413,8 @@ def test_quality_of_service_that_there_is_not(
 
 
 def test_the_managed_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    given_back: list[int] = []
-    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda: given_back.append(1))
+    given_back: list[bool] = []
+    monkeypatch.setattr(openvis_node, "give_back_freed_memory", lambda collect=True: given_back.append(collect))
     rig = start(autostart=False)
     assert rig.state == "unconfigured" and not rig.loader.engines
     assert rig.set("score_threshold", 0.2).successful and rig.set("model", "other").successful
@@ -430,8 +430,8 @@ def test_the_managed_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None
     assert rig.transit(Transition.TRANSITION_DEACTIVATE)
     wait_for(lambda: not rig.camera.get_subscription_count())
     assert not engine.closed
-    assert not given_back
-    assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed and len(given_back) == 1
+    assert given_back == [False]
+    assert rig.transit(Transition.TRANSITION_CLEANUP) and engine.closed and given_back == [False, True]
     assert rig.transit(Transition.TRANSITION_CONFIGURE) and rig.loader.engine is not engine
     assert rig.loader.engine.session is engine.session  # so that IDs go on, as versions do
     wait_for(lambda: rig.vocabularies[1:], what="~/vocabulary again")
