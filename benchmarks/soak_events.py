@@ -23,7 +23,7 @@ _SILENCE = 5.0  # seconds without a result, with the node active and a camera at
 _RECOVERY = 2.0  # seconds from a new camera's first image, heard or not, to the first result: more is a fault
 _PATIENCE = 25.0  # seconds from a camera's end in which the next one has started, which takes seconds, and is answered
 _PARAMETERS: dict[str, tuple[Any, ...]] = {  # good values, then bad ones
-    "score_threshold": (0.05, 0.1, 0.3),
+    "score_threshold": (0.0, 0.0, 0.3),  # mostly all is named, so that wrong names show
     "objectness_threshold": (0.5, 0.7),
     "duplicate_threshold": (0.3, 0.7, 1.0),
     "max_coast": (5, 30),

@@ -36,7 +36,7 @@ def plant(bug: str) -> None:
     def stale_vocabulary(self: Engine, encoded: Any) -> Any:
         old = self._words.active.encoded
         vocabulary = use(self, encoded)
-        if _is_time() and len(old.names) >= len(encoded.names) > 0:
+        if _is_time() and old.names and encoded.names:
             self._words.active = replace(self._words.active, encoded=old)
         return vocabulary
 

@@ -20,7 +20,7 @@ def keep_apart() -> None:
 def start_node(bug: str | None, log: Any) -> subprocess.Popen[bytes]:
     """The node as a process, the clock taken from the camera."""
     program = ["-m", "instformer_ros.nodes.openvis"] if bug is None else [str(_HERE / "soak_node.py"), bug]
-    arguments = ["--ros-args", "-p", "use_sim_time:=true", "-p", "report_interval:=0.0"]
+    arguments = ["--ros-args", "-p", "use_sim_time:=true", "-p", "report_interval:=0.0", "-p", "score_threshold:=0.0"]
     return subprocess.Popen([sys.executable, *program, *arguments], stdout=log, stderr=log)
 
 
