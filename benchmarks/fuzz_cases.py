@@ -39,7 +39,7 @@ _ODD_TEXT = (
     "\x1b[2J",
     "ß" * 200,
 )
-_ODD_JSON = (
+_ODD_JSON: tuple[Any, ...] = (
     None,
     True,
     -1,

@@ -114,7 +114,7 @@ class Watch:
             self._row["messages"] = time.perf_counter() - started
             return message
 
-        outputs.instance_array = timed_make
+        outputs.instance_array = timed_make  # type: ignore[assignment]
 
     def receive(self, message: Image) -> None:
         """What the executor does with a message that it has taken."""

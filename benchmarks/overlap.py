@@ -100,7 +100,7 @@ class Camera:
         self.pipeline = node._pipeline
         self._messages = messages
         self._decode, self._publish = node.decode, node.publish
-        node.decode, node.publish = self._timed_decode, self._timed_publish  # type: ignore[method-assign]
+        node.decode, node.publish = self._timed_decode, self._timed_publish  # type: ignore[method-assign, assignment]
         self._done = threading.Event()
         self._number = self._left = 0
         self._rate = 0.0
@@ -176,12 +176,12 @@ def main() -> None:
     width, height = (int(number) for number in arguments.size.split("x"))
     video = ToyVideo(1)
     messages = [
-        to_message(cv2.resize(picture, (width, height)), Header()) for picture, _ in (video.frame(t) for t in range(36))
+        to_message(np.asarray(cv2.resize(video.frame(t)[0], (width, height)), np.uint8), Header()) for t in range(36)
     ]
 
     keep_freed_memory()
     rclpy.init()
-    openvis_node.Pipeline = SwitchedPipeline  # type: ignore[misc]
+    openvis_node.Pipeline = SwitchedPipeline  # type: ignore[misc, assignment]
     parameters = {
         "report_interval": 0.0,
         "vocabulary": sorted(set(video.names)),

@@ -56,7 +56,7 @@ def main(generation: int, rate: float) -> None:
         now = Time(sec=int(stamp), nanosec=int(stamp % 1 * 1e9))
         clock.publish(Clock(clock=now))
         broken = rng.random() < _BROKEN
-        image = cv2.resize(pictures[number % len(pictures)], (size[1], size[0]))
+        image = np.asarray(cv2.resize(pictures[number % len(pictures)], (size[1], size[0])), np.uint8)
         compressed = packed.get_subscription_count() > 0
         quality = ("either" if compressed else "bad") if broken else "good"
         sent = time.time()
