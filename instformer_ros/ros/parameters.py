@@ -104,6 +104,11 @@ class Table:
         for spec in self:
             try:
                 parameter = node.declare_parameter(spec.name, spec.default, spec.descriptor())
+                if parameter.value is None and isinstance(
+                    spec.default, list
+                ):  # []: of an empty list nobody knows of what
+                    parameter = Parameter(spec.name, value=[""])
+                    node.set_parameters([parameter])
                 reason = spec.refusal(parameter.value, configured=False)
             except InvalidParameterTypeException:
                 reason = f"'{spec.name}' has a value of the wrong type: write it like {spec.default!r}"

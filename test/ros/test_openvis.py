@@ -390,6 +390,11 @@ def test_a_bad_value_at_the_start_is_a_line_of_its_own(world: World, parameters:
     assert word in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_an_empty_list_at_the_start_is_no_words(start: Start) -> None:
+    rig = start(start=False, cameras=None, vocabulary=None)  # what rcl makes of `-p vocabulary:="[]"`
+    assert rig.node.get_parameter("vocabulary").value == rig.node.get_parameter("cameras").value == [""]
+
+
 @pytest.mark.parametrize(
     ("topic", "policy", "value", "state"),
     [
