@@ -73,7 +73,7 @@ def perturb(module: torch.nn.Module, seed: int = 0) -> None:
         if "rollout" in name or name.endswith("logit_scale"):
             continue
         size = 0.5 if "instance_tokens" in name or "register_token" in name else 0.1
-        parameter += size * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     for name, buffer in module.named_buffers():
         if name.endswith("running_mean"):
             buffer += 0.1 * torch.randn(buffer.shape, generator=generator)
