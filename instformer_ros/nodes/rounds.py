@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container
+from statistics import median
+
+_REMEMBERED = 5  # gaps between a camera's images; their median heeds neither a long one (unplugged) nor a burst
 
 
 class Rounds:
@@ -14,6 +18,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
+        self._gaps: dict[str, deque[float]] = {}
         self._interval: dict[str, float] = {}
 
     def arrived(self, camera: str, now: float) -> None:
@@ -22,9 +27,9 @@ class Rounds:
         self._last[camera] = now
         if last is None:
             return
-        gap, known = now - last, self._interval.get(camera)
-        # One long gap (the camera was unplugged) must not make it look slow for long.
-        self._interval[camera] = gap if known is None else 0.75 * known + 0.25 * min(gap, 2 * known)
+        gaps = self._gaps.setdefault(camera, deque(maxlen=_REMEMBERED))
+        gaps.append(now - last)
+        self._interval[camera] = median(gaps)
 
     def due(self, waiting: Container[str], now: float, wait: float) -> bool:
         """Whether a camera that is not among the ``waiting`` should send its image within ``wait`` seconds."""

@@ -39,6 +39,17 @@ def test_a_long_gap_makes_a_camera_hardly_slower(rounds: Rounds) -> None:
     assert rounds.due({"rear"}, 100.13, 0.0) and not rounds.due({"rear"}, 100.26, 0.0)
 
 
+@pytest.mark.parametrize("first", [0.01, 1.5])
+def test_a_first_gap_that_is_no_rhythm_is_soon_forgotten(first: float) -> None:
+    """Two images in a burst, or a slow first one: a running mean took six images to come back from it."""
+    rounds, now = Rounds(), 10.0
+    for gap in (0.0, first, 0.5, 0.5):
+        now += gap
+        rounds.arrived("left", now)
+    assert rounds.due({"front"}, now + 0.5, 0.02) and not rounds.due({"front"}, now + 0.4, 0.02)
+    assert not rounds.due({"front"}, now + 1.01, 0.02)
+
+
 def test_a_camera_heard_once_has_no_rhythm() -> None:
     rounds = Rounds()
     rounds.arrived("front", 1.0)
