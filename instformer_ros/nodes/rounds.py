@@ -12,7 +12,8 @@ _REMEMBERED = 5  # gaps between a camera's images; their median heeds neither a 
 class Rounds:
     """Learns the rhythm of every camera, and so which of them is worth waiting for.
 
-    A camera is due when its next image should come within the wait. One that is overdue by a whole interval has
+    A camera is due when its next image should come within the wait, and is nearer than its last one: else that was its
+    image of this round, and the next is of another. One that is overdue by a whole interval has
     stopped; it is waited for no more until it comes again, so the others keep their rate.
     """
 
@@ -34,7 +35,7 @@ class Rounds:
     def due(self, waiting: Container[str], now: float, wait: float) -> bool:
         """Whether a camera that is not among the ``waiting`` should send its image within ``wait`` seconds."""
         return any(
-            interval - wait <= now - self._last[camera] < 2 * interval
+            interval - min(wait, interval / 2) <= now - self._last[camera] < 2 * interval
             for camera, interval in self._interval.items()
             if camera not in waiting
         )

@@ -50,6 +50,12 @@ def test_a_first_gap_that_is_no_rhythm_is_soon_forgotten(first: float) -> None:
     assert not rounds.due({"front"}, now + 1.01, 0.02)
 
 
+def test_the_round_after_this_one_is_not_waited_for(rounds: Rounds) -> None:
+    """However long one may wait: the late image of a round goes by itself."""
+    assert not rounds.due({"front"}, 10.2, 5.0)
+    assert rounds.due({"front"}, 10.3, 5.0)
+
+
 def test_a_camera_heard_once_has_no_rhythm() -> None:
     rounds = Rounds()
     rounds.arrived("front", 1.0)
