@@ -20,7 +20,7 @@ def summary(report: dict[str, Any] | None) -> tuple[str, int]:
     packages = report["dependencies"] if report else []
     looked_up = [package for package in packages if "skip_reason" not in package]
     if not looked_up:
-        return "audit: the database of vulnerabilities (pypi.org) cannot be reached from here; nothing was audited", 2
+        return "audit: the database of vulnerabilities cannot be reached from here; nothing was audited", 2
     lines = [
         f"{package['name']} {package['version']}: {', '.join([found['id'], *found.get('aliases', ())])}; mended in "
         f"{', '.join(found.get('fix_versions') or ['no version yet'])}"
