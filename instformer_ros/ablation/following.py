@@ -82,13 +82,9 @@ class _Boxes(_Managed):
 
 
 class _BoxTracker(ManagedTracker):
-    def compare(self, queries: Tensor, tokens: Tensor) -> Tensor:
+    def _likeness(self, predicted: Tensor, queries: Tensor, tokens: Tensor) -> Tensor:
         """Boxes are what it has for queries."""
-        live = self._live()
-        if not live:
-            return queries.new_zeros(0, len(queries))
-        expected = torch.stack([track.predicted for track in live])
-        return torch.from_numpy(box_iou(expected.double().numpy(), queries.double().numpy()))
+        return torch.from_numpy(box_iou(predicted.double().numpy(), queries.double().numpy()))
 
 
 class _Library:

@@ -129,7 +129,7 @@ class OpenVisNode(LifecycleNode):
     def close(self) -> bool:
         """Ends everything, whatever the state. Returns False if a thread is still at work."""
         self._jumps.unregister()
-        return self._end(ending=True)
+        return self._release(ending=True)
 
     @_transition
     def on_configure(self, state: LifecycleState) -> None:
@@ -178,12 +178,12 @@ class OpenVisNode(LifecycleNode):
     @_transition
     def on_shutdown(self, state: LifecycleState) -> None:
         """Ends the work in whatever state."""
-        self._end()
+        self._release()
 
     @_transition
     def on_error(self, state: LifecycleState) -> None:
         """Back to unconfigured."""
-        self._end()
+        self._release()
 
     def _configure(self) -> None:
         started = time.monotonic()
@@ -212,18 +212,13 @@ class OpenVisNode(LifecycleNode):
         where = f"cpu ({threads} of {available_cores()} cores)" if str(engine.device) == "cpu" else engine.device
         self.get_logger().info(f"model '{self._value('model')}' is ready on {where} after {took:.1f} s")
 
-    def _end(self, ending: bool = False) -> bool:
-        """From whatever state. Returns False if a thread is still at work."""
-        ended = self._pipeline.close() if self._pipeline is not None else True  # first: then all frames are counted
-        self._unsubscribe()
-        return self._release(ending) and ended
-
     def _release(self, ending: bool = False) -> bool:
-        """Undoes :meth:`_configure`, also a half of it. Returns False if a thread is still at work.
+        """Undoes :meth:`on_activate` and :meth:`_configure`, also a half. Returns False if a thread is still at work.
 
         ``ending``: so is the process, which gives its memory back anyway.
         """
         ended = self._pipeline.close() if self._pipeline is not None else True
+        self._unsubscribe()  # after that: every frame is counted by now
         self._pipeline = None
         self._words.close()
         while self._cameras:

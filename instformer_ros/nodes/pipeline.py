@@ -51,7 +51,6 @@ class Pipeline(Generic[M, P]):
         self._epoch = 0  # results of a pass that began in another one are thrown away
         self._in_vain = 0  # passes in a row that failed by an error of ours
         self._told = ""  # the shortage of memory at the last pass
-        self._deadline: float | None = None  # for the threads to end
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=partial(self._live, run), name=name, daemon=True)
@@ -137,17 +136,16 @@ class Pipeline(Generic[M, P]):
         return self._engine.shortage
 
     def close(self) -> bool:
-        """Ends the threads (waiting for what they are at) and closes the engine. Called again, it waits no longer.
+        """Ends the threads (waiting for what they are at) and closes the engine. Can be called twice.
 
         Returns False if a thread was still at work after four seconds; as soon as that has ended, the engine is closed
         and its memory given back. If it returns True that is left to the caller, who still holds the engine.
         """
         self._stop()
         self._requests.put(None)
-        if self._deadline is None:
-            self._deadline = time.monotonic() + _JOIN
+        deadline = time.monotonic() + _JOIN
         for thread in self._threads:
-            thread.join(max(0.0, self._deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._left = not self._closed
         return not self._left

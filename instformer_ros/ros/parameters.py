@@ -104,10 +104,8 @@ class Table:
         for spec in self:
             try:
                 parameter = node.declare_parameter(spec.name, spec.default, spec.descriptor())
-                if parameter.value is None and isinstance(
-                    spec.default, list
-                ):  # []: of an empty list nobody knows of what
-                    parameter = Parameter(spec.name, value=[""])
+                if parameter.value is None and isinstance(spec.default, list):  # what becomes of [] at the start
+                    parameter = spec.adapted(Parameter(spec.name, Parameter.Type.STRING_ARRAY, []))
                     node.set_parameters([parameter])
                 reason = spec.refusal(parameter.value, configured=False)
             except InvalidParameterTypeException:

@@ -85,7 +85,10 @@ class Tracker(ABC):
         live = self._live()
         if not live:
             return tokens.new_zeros(0, len(tokens))
-        predicted = torch.stack([track.predicted for track in live])
+        return self._likeness(torch.stack([track.predicted for track in live]), queries, tokens)
+
+    def _likeness(self, predicted: Tensor, queries: Tensor, tokens: Tensor) -> Tensor:
+        """(K, W) expected against what a frame shows, as for :meth:`compare` -> (K, N)."""
         return cosine_similarity(predicted, self._rollout.tokens(queries, tokens))
 
     def update(self, detection: Detection, similarity: NDArray[np.floating[Any]] | None = None) -> list[Track]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ros_fakes import Loader
+    from pipeline_fakes import Make, Picture
+    from ros_fakes import FakeEngine, Loader
     from ros_rig import Rig, Start
     from ros_world import World
 
@@ -41,12 +42,13 @@ def world() -> Iterator[World]:
 @pytest.fixture
 def start(world: World) -> Iterator[Start]:
     """Starts the node: ``start(loader, start=True, **parameters)``."""
+    import cv2
     import torch
     from ros_fakes import Loader
     from ros_rig import Rig
 
     rigs: list[Rig] = []
-    threads = torch.get_num_threads()  # the node sets its own
+    threads, pictures = torch.get_num_threads(), cv2.getNumThreads()  # the node sets its own
 
     def make(loader: Loader | None = None, start: bool = True, **parameters: Any) -> Rig:
         rigs.append(Rig(world, loader or Loader(), parameters, start))
@@ -56,3 +58,28 @@ def start(world: World) -> Iterator[Start]:
     for rig in rigs:
         assert rig.node.close()
     torch.set_num_threads(threads)
+    cv2.setNumThreads(pictures)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes a pipeline: ``make(**engine)``; with its engine and outlet."""
+    from pipeline_fakes import Outlet
+    from ros_fakes import FakeEngine
+
+    from instformer_ros.nodes.pipeline import Pipeline
+
+    made: list[Pipeline[int, Picture]] = []
+    outlets: list[Outlet] = []
+
+    def build(**engine: Any) -> tuple[Pipeline[int, Picture], FakeEngine, Outlet]:
+        fake, outlet = FakeEngine(**engine), Outlet()
+        outlets.append(outlet)
+        made.append(Pipeline(fake, outlet))
+        return made[-1], fake, outlet
+
+    yield build
+    for outlet in outlets:
+        outlet.gate.set()
+    for pipeline in made:
+        assert pipeline.close()

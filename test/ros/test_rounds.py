@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from pipeline_fakes import Outlet, Picture
 from ros_fakes import FakeEngine
 from ros_world import wait_for
-from test_pipeline import Outlet, Picture
 
 from instformer_ros.nodes.pipeline import Pipeline
 from instformer_ros.nodes.rounds import Rounds
