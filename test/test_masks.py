@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -70,6 +71,45 @@ def test_counts_from_a_json_file_are_text() -> None:
     text = json.loads(json.dumps({"size": rle["size"], "counts": rle["counts"].decode()}))
     assert np.array_equal(masks.decode(text), mask)
     assert masks.area(text) == mask.sum()
+
+
+def plain_sum(counts: bytes) -> int | None:
+    """Of the runs, letter by letter as COCO's own text has it; None for what is none."""
+    runs: list[int] = []
+    number = place = 0
+    for letter in (c - 48 for c in counts):
+        if not 0 <= letter < 64 or place == 6:
+            return None
+        number |= (letter & 31) << 5 * place
+        place += 1
+        if letter < 32:
+            number -= (1 << 5 * place) if letter & 16 else 0
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            if runs[-1] < 0:
+                return None
+            number = place = 0
+    return None if place else sum(runs)
+
+
+def test_many_masks_are_checked_as_one_by_one() -> None:
+    """Good ones and damaged ones between each other: a letter changed, text, none at all, another size."""
+    rng, damaged = np.random.default_rng(0), 0
+    for _ in range(300):
+        rles: list[Rle] = []
+        for _ in range(rng.integers(0, 9)):
+            height, width = (int(n) for n in rng.integers(1, 40, 2))
+            counts = bytearray(masks.encode(rng.random((height, width)) < rng.choice([0, 0.02, 0.5, 1]))["counts"])
+            if rng.random() < 0.1:
+                counts[rng.integers(len(counts))] = rng.integers(40, 120)
+            elif rng.random() < 0.05:
+                height += 1
+            rles.append(Rle(size=[height, width], counts=bytes(counts if rng.random() < 0.98 else b"")))
+        right = [plain_sum(rle["counts"]) == math.prod(rle["size"]) for rle in rles]
+        wanted = right.index(False) if False in right else None
+        assert masks.first_damaged(rles) == wanted
+        assert [masks.first_damaged([rle]) is None for rle in rles] == right
+        damaged += wanted is not None
+    assert 50 < damaged < 250
 
 
 def test_damaged_counts_are_a_one_line_error() -> None:

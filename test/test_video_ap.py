@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from instformer_ros import masks
 from instformer_ros.evaluation.video_ap import AREAS, MAX_DETECTIONS, RECALLS, THRESHOLDS, Scores, VideoAp
 from instformer_ros.structures import InstformerError
 
@@ -272,6 +273,17 @@ def test_perfect_is_one_and_nothing_is_zero() -> None:
     assert score(data, [prediction([square(5), square(6)])]).summary()["AP"] == ONE
     empty = score(data, []).summary()
     assert empty["AP"] == 0.0 and empty["AR100"] == 0.0 and math.isnan(empty["APl"])
+
+
+def test_a_track_under_many_classes_is_checked_once_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mask by mask, the check of run lengths took four fifths of the time of an evaluation."""
+    checked: list[int] = []
+    first_damaged = masks.first_damaged
+    monkeypatch.setattr(masks, "first_damaged", lambda rles: checked.append(len(rles)) or first_damaged(rles))
+    track = [square(5), None, square(5)]
+    data = dataset([track])
+    score(data, [prediction(track, 0.9, 1), prediction(track, 0.8, 2)])
+    assert checked == [2, 2], "the truth's, and the track's"
 
 
 def test_no_ground_truth_is_undefined() -> None:

@@ -181,6 +181,7 @@ class VideoAp:
 
     def _add_truth(self, annotation: Mapping[str, Any], name: str) -> None:
         video, category, track = self._common(annotation, name)
+        _check(track, name)
         areas = annotation.get("areas")
         if areas is None:
             areas = [0 if rle is None else int(coco_mask.area(rle)) for rle in track]
@@ -203,6 +204,7 @@ class VideoAp:
         key = tuple(None if rle is None else rle["counts"] for rle in track)
         row = video.known.setdefault(key, len(video.tracks))
         if row == len(video.tracks):
+            _check(track, name)
             video.tracks.append(track)
         video.rows.append(row)
         video.categories.append(category)
@@ -242,10 +244,21 @@ def _track(segmentations: Sequence[Any], height: int, width: int, name: str) -> 
     track: list[Rle | None] = []
     for t, segmentation in enumerate(segmentations):
         try:
-            track.append(mask_tools.parse(segmentation, height, width) if segmentation else None)
+            track.append(mask_tools.parse_unchecked(segmentation, height, width) if segmentation else None)
         except InstformerError as error:
             raise InstformerError(f"{name}, frame {t}: {error}") from error
     return tuple(track)
+
+
+def _check(track: Track, name: str) -> None:
+    """All its masks at once; a track that comes again, under another class, need not be checked again."""
+    frames = [t for t, rle in enumerate(track) if rle is not None]
+    bad = mask_tools.first_damaged([rle for rle in track if rle is not None])
+    if bad is not None:
+        try:
+            mask_tools.check(track[frames[bad]])  # type: ignore[arg-type]  # no frame without a mask is among them
+        except InstformerError as error:
+            raise InstformerError(f"{name}, frame {frames[bad]}: {error}") from error
 
 
 def _measure(video: _Video) -> None:
