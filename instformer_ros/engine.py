@@ -247,8 +247,7 @@ class Engine:
     def _free(self) -> None:
         self.reset()
         self._words.clear()
-        self._model.to("meta")
-        self._network.release()
+        self._network.close()
 
     # -- one frame, from top to bottom --------------------------------------------------------------------------------
 

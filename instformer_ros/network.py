@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from instformer_ros.devices import is_out_of_memory
+from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.instformer import InstFormer
+from instformer_ros.model.packed import pack, unpack
 from instformer_ros.model.precision import find_precision, lower
 from instformer_ros.structures import Proposals
 
@@ -25,13 +27,25 @@ class Network:
     On a GPU the results lie in memory that the next call with the same sizes overwrites.
     """
 
-    def __init__(self, model: InstFormer, device: torch.device, precision: str = "auto", graphs: bool = True) -> None:
+    def __init__(
+        self,
+        model: InstFormer,
+        device: torch.device,
+        precision: str = "auto",
+        graphs: bool = True,
+        packed: bool = True,
+    ) -> None:
+        """``graphs`` on a GPU; weights ``packed`` on a CPU, after which the model cannot be moved or copied."""
         self.dtype = find_precision(precision, device)
         self._device = device
         self._model = model.prepare().to(device)
         if self.dtype != torch.float32:
             lower(model.proposals, self.dtype)
             lower(model.instclip.visual, self.dtype)  # the text tower is run once a word: it keeps its precision
+        if packed and device.type == "cpu":
+            pack(model.proposals)
+            if isinstance(model.instclip, InstClip):
+                model.instclip.pack()
         self._propose: Function = self._run_proposals
         self._name: Function = self._run_instclip
         if graphs and device.type == "cuda" and model.config.classifier == "instclip":
@@ -47,6 +61,14 @@ class Network:
         if lean or queries is not None:  # given masks, in any number: not worth a graph
             return self._run_instclip(images, mask_logits, queries)[0]
         return self._name(images, mask_logits)[0]
+
+    def close(self) -> None:
+        """Lets go of the weights, and of all else that takes memory. The network is of no use after that."""
+        self._model.to("meta")
+        if isinstance(self._model.instclip, InstClip):
+            self._model.instclip.unpack()
+        unpack(self._model.proposals)
+        self.release()
 
     def release(self) -> None:
         """Gives back memory that only saves time: graphs, which are captured anew, and what torch keeps for later."""

@@ -36,6 +36,9 @@ class CropClip(InstClip):
         """Drops the adapters: the baseline is CLIP as it was."""
         self.lora = torch.nn.ModuleList()
 
+    def pack(self) -> None:
+        """Nothing: pictures go through CLIP's own forward pass, which wants its weights as they are."""
+
     def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
         """As :meth:`InstClip.forward`; ``queries`` makes no difference.
 

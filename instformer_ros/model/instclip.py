@@ -7,8 +7,10 @@ masked attention over all tokens (paper Eq. 3) is kept beside it as the referenc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,18 @@ from instformer_ros.model.config import ClipConfig, InstClipConfig
 from instformer_ros.model.guidance import guidance_bias, guidance_matrix
 from instformer_ros.model.lora import BlockWeights, Lora, block_weights
 from instformer_ros.model.normalise import normalise
+from instformer_ros.model.packed import PackedLinear, can_pack
+
+Linear = Callable[[Tensor], Tensor]
+
+
+class _Layers(NamedTuple):
+    """The linear layers of one block, as functions of tokens (..., in) -> (..., out)."""
+
+    attention: tuple[Linear, ...]  # one: [q; k; v], or in the last block two: q, [k; v]
+    output: Linear  # of the attention
+    expand: Linear  # first of the feed-forward network, with its activation
+    contract: Linear  # its second
 
 
 @dataclass
@@ -53,6 +67,8 @@ class InstClip(nn.Module):
         )
         self.register_buffer("pixel_mean", 255 * torch.tensor(clip_config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(clip_config.std).view(3, 1, 1), persistent=False)
+        self._packed: list[_Layers] | None = None
+        self._packed_patches: Linear | None = None
         self.reset_tokens()
 
     @property
@@ -81,6 +97,22 @@ class InstClip(nn.Module):
             for weight, value in zip(block_weights(block), adapted, strict=True):
                 weight.copy_(value)
         self.lora = nn.ModuleList()
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Packs the weights for a CPU and lets go of those that they were made of: for inference, after all else."""
+        if not can_pack(self.visual.conv1.weight.dtype):
+            return
+        pairs = [(block, block_weights(block)) for block in self.blocks]
+        self._packed = [_layers(block, weights, block is self.blocks[-1], packed=True) for block, weights in pairs]
+        self._packed_patches = PackedLinear(self._patch_weight(), None)
+        for block, weights in pairs:
+            for weight in (*weights, block.attn.out_proj.weight):
+                weight.data = weight.data.new_empty(0)
+
+    def unpack(self) -> None:
+        """Lets go of the packed weights too."""
+        self._packed = self._packed_patches = None
 
     def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
         """Instance tokens of a batch.
@@ -133,8 +165,12 @@ class InstClip(nn.Module):
         # CLIP's convolution as the matrix product that it is
         x = x.permute(0, 2, 3, 1).unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
         grid = (x.shape[1], x.shape[2])
-        x = F.linear(x.flatten(3).flatten(1, 2), self.visual.conv1.weight.permute(0, 2, 3, 1).flatten(1))
+        x = (self._packed_patches or _plain(self._patch_weight(), None))(x.flatten(3).flatten(1, 2))
         return x + resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, grid)
+
+    def _patch_weight(self) -> Tensor:
+        """(D, patch * patch * 3), for pixels row by row with their colours."""
+        return cast(Tensor, self.visual.conv1.weight.permute(0, 2, 3, 1).flatten(1))
 
     def _weights(self) -> list[BlockWeights]:
         """The weights of all blocks, adapted where there are adapters."""
@@ -142,6 +178,12 @@ class InstClip(nn.Module):
         if not len(self.lora):
             return weights
         return [cast(Lora, lora).adapt(w) for lora, w in zip(self.lora, weights, strict=True)]
+
+    def _all_layers(self) -> list[_Layers]:
+        if self._packed is not None:
+            return self._packed
+        pairs = zip(self.blocks, self._weights(), strict=True)
+        return [_layers(block, weights, block is self.blocks[-1]) for block, weights in pairs]
 
     def _two_streams(
         self, context: Tensor, tokens: Tensor, bias: Tensor, context_wanted: bool = True
@@ -155,9 +197,9 @@ class InstClip(nn.Module):
         mask = F.pad(bias, (1 - first, 0))[:, None]  # (B, 1, N, [R] + P); a visible register has bias 0
         split = context.shape[1]
         x = torch.cat([context, tokens], 1)
-        for block, weights in zip(self.blocks, self._weights(), strict=True):
+        for block, layers in zip(self.blocks, self._all_layers(), strict=True):
             asking = 0 if context_wanted or block is not self.blocks[-1] else split
-            q, k, v = _project(block, weights, x, asking)
+            q, k, v = _project(block, layers, x, asking)
             seen, own = slice(first, split), slice(split, None)
             attended = _attend_guided(
                 q[:, :, split - asking :], k[:, :, seen], v[:, :, seen], k[:, :, own], v[:, :, own], mask
@@ -166,29 +208,46 @@ class InstClip(nn.Module):
                 keys, values = k[:, :, least:split], v[:, :, least:split]
                 frame = F.scaled_dot_product_attention(q[:, :, :split], keys, values)
                 attended = torch.cat([frame, attended], 2)
-            x = _finish(block, weights, x[:, asking:], attended)
+            x = _finish(block, layers, x[:, asking:], attended)
         return (context, x) if asking else (x[:, :split], x[:, split:])
 
     def _one_attention(self, context: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         instances = tokens.shape[1]
         matrix = guidance_matrix(bias, self.config.register_visible, self.config.register)[:, None]
         x = torch.cat([context[:, :1], tokens, context[:, 1:]], 1)
-        for block, weights in zip(self.blocks, self._weights(), strict=True):
-            q, k, v = _project(block, weights, x)
-            x = _finish(block, weights, x, F.scaled_dot_product_attention(q, k, v, matrix.to(q.dtype)))
+        for block, layers in zip(self.blocks, self._all_layers(), strict=True):
+            q, k, v = _project(block, layers, x)
+            x = _finish(block, layers, x, F.scaled_dot_product_attention(q, k, v, matrix.to(q.dtype)))
         return torch.cat([x[:, :1], x[:, 1 + instances :]], 1), x[:, 1 : 1 + instances]
 
 
-def _project(block: Any, weights: BlockWeights, x: Tensor, asking: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def _layers(block: Any, weights: BlockWeights, last: bool, packed: bool = False) -> _Layers:
+    """``weights``, perhaps adapted, with the biases of ``block``. In the ``last`` block not all tokens ask."""
+    make: Callable[..., Linear] = PackedLinear if packed else _plain
+    width, bias = weights.in_proj.shape[1], block.attn.in_proj_bias
+    parts = (slice(0, width), slice(width, None)) if last else (slice(None),)
+    return _Layers(
+        attention=tuple(make(weights.in_proj[part], bias[part]) for part in parts),
+        output=make(block.attn.out_proj.weight, block.attn.out_proj.bias),
+        expand=make(weights.fc, block.mlp.c_fc.bias, block.mlp.gelu),
+        contract=make(weights.proj, block.mlp.c_proj.bias),
+    )
+
+
+def _plain(weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None) -> Linear:
+    linear = partial(F.linear, weight=weight, bias=bias)
+    return linear if activation is None else lambda x: activation(linear(x))
+
+
+def _project(block: Any, layers: _Layers, x: Tensor, asking: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Pre-norm and projection of one block, each (B, heads, tokens, D / heads); queries from token ``asking`` on."""
-    x, bias, heads = block.ln_1(x), block.attn.in_proj_bias, block.attn.num_heads
-    if asking:
-        width = x.shape[-1]
-        q = F.linear(x[:, asking:], weights.in_proj[:width], bias[:width]).unflatten(-1, (heads, -1)).transpose(1, 2)
-        packed = F.linear(x, weights.in_proj[width:], bias[width:])
-        k, v = packed.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    x, heads = block.ln_1(x), block.attn.num_heads
+    if len(layers.attention) == 1:
+        q, k, v = layers.attention[0](x).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     else:
-        q, k, v = F.linear(x, weights.in_proj, bias).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        ask, answer = layers.attention
+        q = ask(x[:, asking:]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        k, v = answer(x).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
     return q, k, v
 
 
@@ -203,11 +262,10 @@ def _attend_guided(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor
     return shares[..., :-1] @ v + shares[..., -1:] * own_v
 
 
-def _finish(block: Any, weights: BlockWeights, x: Tensor, attended: Tensor) -> Tensor:
+def _finish(block: Any, layers: _Layers, x: Tensor, attended: Tensor) -> Tensor:
     """Output projection, residual and feed-forward network of one block."""
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    hidden = block.mlp.gelu(F.linear(block.ln_2(x), weights.fc, block.mlp.c_fc.bias))
-    return x + block.ls_2(F.linear(hidden, weights.proj, block.mlp.c_proj.bias))
+    x = x + block.ls_1(layers.output(attended.transpose(1, 2).flatten(2)))
+    return x + block.ls_2(layers.contract(layers.expand(block.ln_2(x))))
 
 
 def resize_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:

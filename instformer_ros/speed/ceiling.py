@@ -103,7 +103,7 @@ def work(subject: Subject, images: Tensor) -> dict[str, tuple[int, int]]:
     :class:`Traffic`.
     """
     model = subject.copy()
-    network = Network(model, subject.device, subject.precision, graphs=False)
+    network = Network(model, subject.device, subject.precision, graphs=False, packed=False)
     counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
     with Traffic() as traffic, FlopCounterMode(display=False, custom_mapping=fused) as flops:
