@@ -22,6 +22,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -44,6 +45,16 @@ from instformer_ros.structures import Session, TrackedFrame, TrackedInstance, Tr
 
 _ENCODINGS = ("rgb8", "bgr8", "bayer_rggb8", "yuv422_yuy2")
 _PARTS = ("receive", "wait", "decode", "messages", "publish", "overhead")
+
+
+@dataclass
+class Answered:
+    """A frame that has been answered."""
+
+    frame: TrackedFrame
+
+    def finish(self) -> TrackedFrame:
+        return self.frame
 
 
 class InstantEngine:
@@ -70,10 +81,10 @@ class InstantEngine:
         self.vocabulary = Vocabulary(self.vocabulary.version + 1, encoded)
         return self.vocabulary
 
-    def step(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, TrackedFrame]:
+    def begin(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Answered]:
         started = time.perf_counter()
         answer = {
-            camera: TrackedFrame(*self._size, self.vocabulary, len(self.seconds), list(self._instances))
+            camera: Answered(TrackedFrame(*self._size, self.vocabulary, len(self.seconds), list(self._instances)))
             for camera in images
         }
         self.seconds.append(time.perf_counter() - started)

@@ -23,7 +23,6 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +35,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from instformer_ros.answers import PendingFrame
 from instformer_ros.data.toyvis import ToyVideo
 from instformer_ros.engine import Engine
 from instformer_ros.memory import keep_freed_memory
@@ -76,20 +76,21 @@ class WaitingEngine:
         self._engine = engine
         self._seconds = seconds
         self._frames = frames
-        self._answers: list[TrackedFrame] = []
+        self._answers: list[PendingFrame] = []
         self._number = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def step(self, images: Mapping[str, Pixels]) -> dict[str, TrackedFrame]:
+    def begin(self, images: Mapping[str, Pixels]) -> dict[str, PendingFrame]:
         if len(self._answers) < self._frames:
-            self._answers.append(self._engine.step(images)[""])
+            self._answers.append(self._engine.begin(images)[""])
         else:
             time.sleep(self._seconds)
         answer = self._answers[self._number % self._frames]
         self._number += 1
-        return {"": replace(answer, timings={"waiting": self._seconds})}
+        answer.frame.timings = {"waiting": self._seconds}
+        return {"": answer}
 
 
 class Camera:

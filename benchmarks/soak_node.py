@@ -27,11 +27,11 @@ def _is_time() -> bool:
 
 def plant(bug: str) -> None:
     """Changes the classes of the package in this process."""
-    publish, step, use = OpenVisNode.publish, Engine.step, Engine.use_vocabulary
+    publish, begin, use = OpenVisNode.publish, Engine.begin, Engine.use_vocabulary
 
     def leak(self: Engine, images: Any) -> Any:
         _leaked.append(bytes(range(256)) * 400)  # 100 kB an image
-        return step(self, images)
+        return begin(self, images)
 
     def stale_vocabulary(self: Engine, encoded: Any) -> Any:
         old = self._words.active.encoded
@@ -41,10 +41,10 @@ def plant(bug: str) -> None:
         return vocabulary
 
     def reused_id(self: Engine, images: Any) -> Any:
-        frames = step(self, images)
-        for frame in frames.values() if _is_time() else ():
-            for n, instance in enumerate(frame.instances):
-                frame.instances[n] = replace(instance, track_id=instance.track_id % 7 + 1)
+        frames = begin(self, images)
+        for pending in frames.values() if _is_time() else ():
+            for instance in pending.frame.instances:
+                instance.track_id = instance.track_id % 7 + 1
         return frames
 
     def wrong_stamp(self: OpenVisNode, camera: str, frame: Any, answer: Any) -> None:
@@ -55,11 +55,11 @@ def plant(bug: str) -> None:
     def dead_worker(self: Engine, images: Any) -> Any:
         while _is_time():
             time.sleep(1.0)
-        return step(self, images)
+        return begin(self, images)
 
     match bug:
         case "leak" | "reused_id" | "dead_worker":
-            Engine.step = {"leak": leak, "reused_id": reused_id, "dead_worker": dead_worker}[bug]  # type: ignore[method-assign]
+            Engine.begin = {"leak": leak, "reused_id": reused_id, "dead_worker": dead_worker}[bug]  # type: ignore[method-assign]
         case "stale_vocabulary":
             Engine.use_vocabulary = stale_vocabulary  # type: ignore[method-assign]
         case "wrong_stamp":

@@ -1,5 +1,6 @@
 """The one façade: load → set_vocabulary → step({camera: image}) → {camera: TrackedFrame}.
 
+:meth:`Engine.begin` is the part of a step that needs the network: its frames are finished beside the next one.
 Serves the node, the command line and the evaluation. Knows no ROS.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from instformer_ros import masks as rle
-from instformer_ros.answers import name_tracks
+from instformer_ros.answers import Naming, PendingFrame
 from instformer_ros.devices import device_errors, find_device
 from instformer_ros.given_masks import replace_masks
+from instformer_ros.kept_masks import KeptMasks
 from instformer_ros.live_vocabulary import ActiveVocabulary, EncodedVocabulary, LiveVocabulary
 from instformer_ros.model.config import ModelConfig
 from instformer_ros.model.instformer import InstFormer
@@ -40,7 +41,6 @@ from instformer_ros.structures import (
     InstanceTokens,
     InstformerError,
     Proposals,
-    Rle,
     Session,
     TrackedFrame,
     Vocabulary,
@@ -58,6 +58,7 @@ class _Camera:
 
     tracker: Tracker
     life_cycle: str
+    naming: Naming = field(default_factory=Naming)
     frames: int = 0
 
 
@@ -210,6 +211,10 @@ class Engine:
             InstformerError: a picture has another form, nothing has changed then; or memory does not suffice even so.
             DeviceLostError: the device is of no use any more.
         """
+        return self._finish(self.begin(images))
+
+    def begin(self, images: Mapping[str, Image]) -> dict[str, PendingFrame]:
+        """As :meth:`step`, but for the masks, which are left to each frame's ``finish()``, in any thread."""
         return self._run(images, None)
 
     def step_with_masks(
@@ -229,7 +234,7 @@ class Engine:
             if len(given) > self.config.proposals.queries:
                 most = self.config.proposals.queries
                 raise InstformerError(f"{len(given)} masks for camera '{camera}': this model takes {most} at most")
-        return self._run(images, masks)
+        return self._finish(self._run(images, masks))
 
     def reset(self, camera: str | None = None) -> None:
         """Forgets the tracks of one camera, or of all. IDs go on, they are never used again."""
@@ -253,14 +258,14 @@ class Engine:
 
     def _run(
         self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None
-    ) -> dict[str, TrackedFrame]:
+    ) -> dict[str, PendingFrame]:
         for camera, image in images.items():
             check_image(camera, image)
         settings, active = self.settings, self._words.active  # one of each for the whole frame
         groups: dict[tuple[int, int], list[str]] = defaultdict(list)
         for camera, image in images.items():
             groups[network_size(image.shape[0], image.shape[1], self.config)].append(camera)
-        frames: dict[str, TrackedFrame] = {}
+        frames: dict[str, PendingFrame] = {}
         with device_errors(self.device), torch.inference_mode(), self._lock:
             for cameras in groups.values():
                 watch = Stopwatch()
@@ -270,6 +275,10 @@ class Engine:
                 for camera, instances in zip(cameras, seen, strict=True):
                     frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())
         return {camera: frames[camera] for camera in images}
+
+    def _finish(self, frames: Mapping[str, PendingFrame]) -> dict[str, TrackedFrame]:
+        with device_errors(self.device):
+            return {camera: frame.finish() for camera, frame in frames.items()}
 
     def _see(
         self,
@@ -305,27 +314,26 @@ class Engine:
         settings: Settings,
         active: ActiveVocabulary,
         watch: Stopwatch,
-    ) -> TrackedFrame:
-        """Tracks one camera's proposals and publishes them."""
+    ) -> PendingFrame:
+        """Tracks one camera's proposals and names the tracks."""
         height, width = image.shape[:2]
         with watch("association"):
             state = self._camera(camera, settings)
-            objectness, similarity = _on_host(seen, state.tracker, settings)
+            state.naming.use(active.encoded, settings.negatives, self._model.instclip.clip.logit_scale)
+            objectness, similarity, logits = _on_host(seen, state, settings)
             detection = Detection(seen.proposals.queries[0], seen.tokens[0], objectness)
             tracks = state.tracker.update(detection, similarity)
             state.frames += 1
-            published = name_tracks(tracks, settings, active.encoded, self._model.instclip.clip.logit_scale)
+            published = state.naming.name(tracks, logits, settings)
+        frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
         with watch("masks"):
             rows = [named.track.proposal for named in published if named.track.proposal is not None]
-            encode = partial(self._encode, seen.proposals.mask_logits[0, rows], height, width)
-            encoded = dict(zip(rows, self._shortage.work(encode), strict=True))
-            nothing = rle.empty(height, width)
-        frame = TrackedFrame(height, width, active.vocabulary, state.frames - 1)
-        for named in published:  # a coasting track has no proposal, and an empty mask
-            mask = nothing if named.track.proposal is None else encoded[named.track.proposal]
-            frame.instances.append(named.instance(mask, settings.class_scores))
+            kept = self._shortage.work(partial(KeptMasks, seen.proposals.mask_logits[0], rows, height, width))
+            nothing = rle.empty(height, width)  # the mask of a coasting track
+            frame.instances = [named.instance(nothing, settings.class_scores) for named in published]
+            with_mask = zip(published, frame.instances, strict=True)
         frame.timings = watch.seconds
-        return frame
+        return PendingFrame(frame, [one for named, one in with_mask if named.track.proposal is not None], kept)
 
     def _camera(self, name: str, settings: Settings) -> _Camera:
         """The camera's state, made at its first frame and made anew when the life cycle changes."""
@@ -340,34 +348,24 @@ class Engine:
         state.tracker.gates = gates
         return state
 
-    def _encode(self, logits: Tensor, height: int, width: int, lean: bool) -> list[Rle]:
-        """(n, h, w) logits of kept instances to run lengths at the image's size.
-
-        Transposed, as the run lengths are; on a CPU one by one, so that a mask stays in the cache meanwhile; as
-        when memory is short.
-        """
-        encoded: list[Rle] = []
-        at_once = 1 if lean or self.device.type == "cpu" else len(logits)
-        for part in logits.transpose(1, 2).split(at_once) if len(logits) else ():
-            full = F.interpolate(part[None].float(), (width, height), mode="bilinear", align_corners=False)[0]
-            encoded += rle.encode_columns((full > 0).cpu().numpy())
-        return encoded
-
 
 def _on_host(
-    seen: InstanceTokens, tracker: Tracker, settings: Settings
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What tracks are matched by: scores (N,) and likeness to the tracks (K, N), to the host in one copy."""
+    seen: InstanceTokens, camera: _Camera, settings: Settings
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What the host wants of a frame, in one copy: scores (N,), likeness to the tracks (K, N), words' logits (N, C)."""
     once = settings.life_cycle == "managed" and settings.duplicate_threshold < 1  # each object
-    parts = [rank_score(seen.proposals), tracker.compare(seen.proposals.queries[0], seen.tokens[0])]
+    likeness = camera.tracker.compare(seen.proposals.queries[0], seen.tokens[0])
+    logits = camera.naming.logits(seen.tokens[0]).t()
+    parts = [rank_score(seen.proposals), likeness, logits]
     if once:
         masks = seen.proposals.mask_logits[0] > 0
         parts.append(overlaps(masks, masks))
     table = torch.cat([part.float() for part in parts]).cpu().numpy()
-    scores, similarity, overlap = table[0], table[1 : len(parts[1]) + 1], table[len(parts[1]) + 1 :]
+    ends = np.cumsum([len(part) for part in parts])
+    (scores,), similarity, rows, overlap = np.split(table, ends[:3])
     if once:
         scores = drop_duplicates(scores, overlap, settings.duplicate_threshold)
-    return scores, similarity
+    return scores, similarity, np.ascontiguousarray(rows.T)
 
 
 def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:

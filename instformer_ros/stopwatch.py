@@ -10,8 +10,9 @@ from contextlib import contextmanager
 class Stopwatch:
     """Seconds by stage: ``with watch("masks"): ...`` adds to that stage's."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        """``seconds``: goes on with these."""
+        self.seconds: dict[str, float] = {} if seconds is None else seconds
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -21,6 +22,4 @@ class Stopwatch:
 
     def copy(self) -> Stopwatch:
         """Another one that goes on from here."""
-        other = Stopwatch()
-        other.seconds = dict(self.seconds)
-        return other
+        return Stopwatch(dict(self.seconds))

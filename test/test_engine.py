@@ -23,7 +23,7 @@ from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.proposals import rank_score
 from instformer_ros.model.vocabulary import TextEncoder, class_scores
 from instformer_ros.structures import Detection, InstformerError, TrackedFrame, TrackState
-from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker, mean_tokens
+from instformer_ros.tracking.tracker import Gates, ManagedTracker, SlotTracker
 from instformer_ros.weights import checkpoint
 
 # -- streaming --------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_streaming_equals_offline(network: InstFormer, engine: Engine, life_cycl
         assert len(tracks) >= tiny.QUERIES
         for instance, track in zip(frame.instances, tracks, strict=True):
             scale = network.instclip.clip.logit_scale.detach()
-            wanted = class_scores(mean_tokens([track])[0], texts, None, scale).numpy()
+            wanted = class_scores(track.token_sum / max(track.weight, 1e-6), texts, None, scale).numpy()
             assert instance.class_scores is not None
             assert np.abs(instance.class_scores - wanted).max() < 1e-5
             assert instance.objectness == pytest.approx(track.objectness, abs=1e-5)

@@ -15,7 +15,7 @@ from instformer_ros.model.config import RolloutConfig
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
-from instformer_ros.tracking.tracker import MOST_TRACKS, Gates, ManagedTracker, SlotTracker, Track, Tracker, mean_tokens
+from instformer_ros.tracking.tracker import MOST_TRACKS, Gates, ManagedTracker, SlotTracker, Track, Tracker
 
 WIDTH = 12  # of each half of a token
 
@@ -96,15 +96,16 @@ def test_trackers_that_share_a_counter_share_no_id(kind: type[Tracker]) -> None:
     assert numbers == [7, 8, 9, 10, 11]
 
 
-def test_the_class_is_the_mean_token_weighted_by_objectness() -> None:
+def test_tokens_are_summed_weighted_by_objectness() -> None:
     tracker = managed(match_objectness=0.1)
     frames = [see(3, score=s, noise=0.2, seed=i) for i, s in enumerate((0.9, 0.2, 0.6))]
     for frame in frames:
         (track,) = tracker.update(frame)
-    wanted = sum(float(f.objectness[0]) * f.tokens[0] for f in frames) / (0.9 + 0.2 + 0.6)
-    assert torch.allclose(mean_tokens([track])[0], wanted, atol=1e-6)
-    tracker.update(see(5))
-    assert torch.allclose(mean_tokens([track])[0], wanted, atol=1e-6), "frames without it say nothing of it"
+    wanted = sum(float(f.objectness[0]) * f.tokens[0] for f in frames)
+    for _ in range(2):
+        assert torch.allclose(track.token_sum, wanted, atol=1e-6)
+        assert track.weight == pytest.approx(0.9 + 0.2 + 0.6)
+        tracker.update(see(5))  # frames without it say nothing of it
 
 
 class Steps(TorchDispatchMode):
@@ -128,7 +129,6 @@ def test_more_tracks_take_no_more_steps_of_the_device(kind: type[Tracker]) -> No
             tracker.update(see(*range(objects)))
         with Steps() as steps:
             tracks = tracker.update(see(*range(objects)))
-            mean_tokens(tracks)
         assert len(tracks) == objects
         counts.append(steps.count)
     assert counts[0] == counts[1] < 60
@@ -278,12 +278,12 @@ def test_a_slot_rolls_on_while_its_object_is_hidden() -> None:
     """As in the paper: always updated. Its class learns nothing from such frames."""
     tracker = SlotTracker(rollout(lively=True), itertools.count(1), Gates(birth=0.5))
     (first, second) = tracker.update(see(0, 1))
-    hidden, mean = first.hidden.clone(), mean_tokens([first])
+    hidden, total, weight = first.hidden.clone(), first.token_sum.clone(), first.weight
     tracks = tracker.update(see(1, 0, score=[0.9, 0.1]))
     assert states(tracks) == {1: TrackState.COASTING, 2: TrackState.TRACKED}
     assert (first.proposal, first.frames_since_seen, second.proposal) == (None, 1, 0)
     assert not torch.equal(first.hidden, hidden)
-    assert torch.equal(mean_tokens([first]), mean)
+    assert torch.equal(first.token_sum, total) and first.weight == weight
     tracks = tracker.update(see(0, 1))
     assert states(tracks) == {1: TrackState.TRACKED, 2: TrackState.TRACKED}
     assert (first.proposal, first.frames_since_seen) == (0, 0)

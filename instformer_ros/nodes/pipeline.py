@@ -1,10 +1,11 @@
 """The way of a frame through the node, without ROS: newest frame wins, one worker runs the engine.
 
 Four threads meet here. The executor's thread puts messages in and asks for changes; the worker takes the newest frame
-of every camera and runs one pass over them; the results thread publishes what came of it, while the worker is at the
-next pass already; the vocabulary thread encodes words, which is slow, gives way to the frames meanwhile, and hands the
-words to the worker. Whatever changes the engine is done by the worker between two passes, once the results of the first
-are out: no frame ever sees half of a change, and whoever listens sees the change between two results.
+of every camera and runs one pass over them; the results thread encodes the masks and publishes what came of it, while
+the worker is at the next pass already; the vocabulary thread encodes words, which is slow, gives way to the frames
+meanwhile, and hands the words to the worker. Whatever changes the engine is done by the worker between two passes, once
+the results of the first are out: no frame ever sees half of a change, and whoever listens sees the change between two
+results.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from functools import partial
 from typing import Any, Generic
 
 from instformer_ros.memory import give_back_freed_memory
-from instformer_ros.nodes.protocols import Counts, EngineLike, M, Outlet, P
+from instformer_ros.nodes.protocols import Counts, EngineLike, M, Outlet, P, Pending
 from instformer_ros.nodes.results import PassResults, ResultsQueue
 from instformer_ros.nodes.rounds import Rounds
-from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame, Vocabulary
+from instformer_ros.structures import DeviceLostError, InstformerError, Vocabulary
 
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
 _CLOSING = "vocabulary: the node is being cleaned up; ask again once it is configured"
@@ -279,18 +280,18 @@ class Pipeline(Generic[M, P]):
     def _answer(self, messages: dict[str, tuple[float, M]]) -> None:
         taken, epoch = time.monotonic(), self._epoch
         frames: dict[str, P] = {}
-        decoding: dict[str, float] = {}
-        for camera, (_, message) in messages.items():
+        before: dict[str, dict[str, float]] = {}
+        for camera, (arrived, message) in messages.items():
             started = time.perf_counter()
             try:
                 frames[camera] = self._outlet.decode(camera, message)
             except Exception as error:
                 self._refuse(camera, error)
-            decoding[camera] = time.perf_counter() - started
+            before[camera] = {"wait": taken - arrived, "decode": time.perf_counter() - started}
         if not frames:
             return
         try:
-            answers = self._engine.step({camera: frame.image for camera, frame in frames.items()})
+            answers = self._engine.begin({camera: frame.image for camera, frame in frames.items()})
         except Exception as error:
             for camera in frames:
                 self._refuse(camera, error)
@@ -300,10 +301,7 @@ class Pipeline(Generic[M, P]):
             return
         self._in_vain = 0
         self._tell_shortage()
-        for camera, answer in answers.items():
-            waited = taken - messages[camera][0]
-            answer.timings = {"wait": waited, "decode": decoding[camera], **answer.timings}
-        self._hand_over(PassResults(epoch, frames, answers, time.perf_counter()))
+        self._hand_over(PassResults(epoch, frames, answers, before, time.perf_counter()))
 
     def _hand_over(self, results: PassResults[P]) -> None:
         """From the worker to the results thread."""
@@ -319,17 +317,19 @@ class Pipeline(Generic[M, P]):
         try:
             for camera, answer in answers:
                 if results.epoch == self._epoch:
-                    answer.timings["handover"] = time.perf_counter() - results.ended
-                    self._send(camera, results.frames[camera], answer)
+                    self._send(camera, results, answer)
                 else:
                     self._count(camera, "dropped")
         finally:
             for camera, _ in answers:  # none, but for an error that ends the thread
                 self._count(camera, "dropped")
 
-    def _send(self, camera: str, frame: P, answer: TrackedFrame) -> None:
+    def _send(self, camera: str, results: PassResults[P], pending: Pending) -> None:
+        handover = time.perf_counter() - results.ended
         try:
-            self._outlet.publish(camera, frame, answer)
+            answer = pending.finish()
+            answer.timings = {**results.before[camera], **answer.timings, "handover": handover}
+            self._outlet.publish(camera, results.frames[camera], answer)
         except Exception as error:
             self._refuse(camera, error)
         except BaseException:

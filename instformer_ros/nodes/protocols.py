@@ -27,6 +27,13 @@ P = TypeVar("P", bound=Picture)
 M_contra = TypeVar("M_contra", contravariant=True)
 
 
+class Pending(Protocol):
+    """What the engine says of a frame, but for its masks."""
+
+    def finish(self) -> TrackedFrame:
+        """All of it. Called by another thread than all else, while the engine may be at the next frame."""
+
+
 class EngineLike(Protocol):
     """What is asked of :class:`instformer_ros.engine.Engine`; tests use a lighter one."""
 
@@ -53,7 +60,7 @@ class EngineLike(Protocol):
 
     def use_vocabulary(self, encoded: Any) -> Vocabulary: ...
 
-    def step(self, images: Mapping[str, Pixels]) -> dict[str, TrackedFrame]: ...
+    def begin(self, images: Mapping[str, Pixels]) -> Mapping[str, Pending]: ...
 
     def reset(self, camera: str | None = None) -> None: ...
 

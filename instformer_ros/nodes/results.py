@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from instformer_ros.nodes.protocols import P
-from instformer_ros.structures import TrackedFrame
+from instformer_ros.nodes.protocols import P, Pending
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,8 @@ class PassResults(Generic[P]):
 
     epoch: int  # that the pass began in
     frames: Mapping[str, P]
-    answers: Mapping[str, TrackedFrame]
+    answers: Mapping[str, Pending]
+    before: Mapping[str, dict[str, float]]  # the pass: seconds by stage
     ended: float  # when the pass did; of time.perf_counter
 
 

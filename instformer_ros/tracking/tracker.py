@@ -7,7 +7,7 @@ not depend on how many there are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instformer_ros.devices import upload
 from instformer_ros.model.rollout import RolloutTracker
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
@@ -48,20 +49,6 @@ class Track:
     frames_since_seen: int = 0
     state: TrackState = TrackState.NEW
     proposal: int | None = None  # row of this frame's proposals; None when not seen
-
-
-def mean_tokens(tracks: Sequence[Track]) -> Tensor:
-    """Objectness-weighted means of the tracks' instance tokens; classifying one equals averaging the logits.
-
-    Args:
-        tracks: K > 0 of them.
-
-    Returns:
-        (K, E)
-    """
-    sums = torch.stack([track.token_sum for track in tracks])
-    weights = torch.tensor([max(track.weight, 1e-6) for track in tracks])
-    return sums / weights.to(sums.device)[:, None]
 
 
 class Tracker(ABC):
@@ -132,7 +119,7 @@ class Tracker(ABC):
         """Rolls the tracks of ``pairs`` on with the tokens of their proposals."""
         if not pairs:
             return
-        rows = torch.tensor([row for _, row in pairs], device=detection.tokens.device)
+        rows = upload([row for _, row in pairs], detection.tokens.device)
         tokens = self._rollout.tokens(detection.queries[rows], detection.tokens[rows])
         rolled, states = self._rollout(tokens, torch.stack([track.hidden for track, _ in pairs]))
         for (track, row), predicted, hidden in zip(pairs, rolled.unbind(), states.unbind(), strict=True):
@@ -144,8 +131,8 @@ class Tracker(ABC):
             return
         rows = [row for _, row in pairs]
         objectness = detection.objectness[rows]
-        tokens = detection.tokens[torch.tensor(rows, device=detection.tokens.device)]
-        weighted = torch.from_numpy(objectness).to(tokens.device)[:, None] * tokens
+        tokens = detection.tokens[upload(rows, detection.tokens.device)]
+        weighted = upload(objectness, tokens.device)[:, None] * tokens
         sums = torch.stack([track.token_sum for track, _ in pairs]) + weighted
         for (track, _), total, score in zip(pairs, sums.unbind(), objectness.tolist(), strict=True):
             track.token_sum = total

@@ -16,6 +16,16 @@ from instformer_ros.structures import InstformerError, Session, TrackedFrame, Tr
 
 
 @dataclass
+class Answered:
+    """A frame that has been answered."""
+
+    frame: TrackedFrame
+
+    def finish(self) -> TrackedFrame:
+        return self.frame
+
+
+@dataclass
 class FakeEngine:
     """Looks at the vocabulary twice within a step, so a change in the middle of a frame would show."""
 
@@ -51,11 +61,11 @@ class FakeEngine:
         self.vocabulary = Vocabulary(self.session.vocabulary_version, encoded)
         return self.vocabulary
 
-    def step(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, TrackedFrame]:
+    def begin(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Answered]:
         if self.fault is not None:
             raise self.fault
         self.steps.append({camera: image.shape for camera, image in images.items()})
-        return {camera: self._frame(camera, image) for camera, image in images.items()}
+        return {camera: Answered(self._frame(camera, image)) for camera, image in images.items()}
 
     def reset(self, camera: str | None = None) -> None:
         self.resets += 1

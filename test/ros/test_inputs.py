@@ -96,13 +96,13 @@ _ENCODINGS += ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"]
 def _pictures_at_the_model(rig: Rig) -> list[Pixels]:
     """Keeps what reaches the engine."""
     seen: list[Pixels] = []
-    step = rig.loader.engine.step
+    begin = rig.loader.engine.begin
 
     def watched(images: Any) -> Any:
         seen.extend(np.array(image) for image in images.values())
-        return step(images)
+        return begin(images)
 
-    rig.loader.engine.step = watched  # type: ignore[method-assign]
+    rig.loader.engine.begin = watched  # type: ignore[method-assign]
     return seen
 
 

@@ -16,7 +16,7 @@ from instformer_ros.ros.parameters import Spec, When
 from instformer_ros.ros.qos import choose_reliability
 from instformer_ros.ros.throttle import Throttle
 from instformer_ros.settings import Settings
-from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame
+from instformer_ros.structures import DeviceLostError, InstformerError
 
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -68,15 +68,15 @@ def test_words_change_between_frames_only(make: Make) -> None:
     pipeline, engine, outlet = make(step_time=0.002)
     stop = film(pipeline)
     seen = []
-    step = engine.step
+    begin = engine.begin
 
-    def watched(images: Any) -> dict[str, TrackedFrame]:
+    def watched(images: Any) -> Any:
         before = engine.vocabulary
-        answer = step(images)
+        answer = begin(images)
         seen.append(before is engine.vocabulary)
         return answer
 
-    engine.step = watched  # type: ignore[method-assign]
+    engine.begin = watched  # type: ignore[method-assign]
     for number in range(100):
         pipeline.set_vocabulary([f"word {number}"]).result(10)
     stop.set()

@@ -8,6 +8,7 @@ import time
 import pytest
 from pipeline_fakes import Make, Picture, film
 from rclpy.qos import ReliabilityPolicy
+from ros_fakes import Answered
 from ros_world import wait_for
 
 from instformer_ros.nodes.pipeline import Pipeline
@@ -20,6 +21,31 @@ def under_way(pipeline: Pipeline[int, Picture]) -> int:
     """Frames of camera "a" of which it is not settled what becomes of them."""
     counts = pipeline.counts()["a"]
     return counts.received - counts.answered - counts.dropped - counts.refused - counts.failed
+
+
+def test_masks_are_encoded_beside_the_next_pass(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the thread that publishes; what fails there costs that frame alone."""
+    threads: list[str] = []
+    faults = [MemoryError("no room for masks"), None, None]
+
+    def finish(self: Answered) -> TrackedFrame:
+        threads.append(threading.current_thread().name)
+        time.sleep(0.05)
+        if (fault := faults[len(threads) - 1]) is not None:
+            raise fault
+        return self.frame
+
+    monkeypatch.setattr(Answered, "finish", finish)
+    pipeline, engine, outlet = make(step_time=0.001)
+    for number in range(3):
+        pipeline.put("a", number)
+        wait_for(lambda number=number: len(engine.steps) > number)  # type: ignore[misc]
+        assert len(threads) <= number + 1
+    wait_for(lambda: outlet.published == [("a", 1, 0), ("a", 2, 0)])
+    assert threads == ["results"] * 3
+    assert outlet.complaints == [("a", "no room for masks")]
+    counts = pipeline.counts()["a"]
+    assert (counts.failed, counts.answered) == (1, 2)
 
 
 def test_publication_overlaps_the_next_pass(make: Make) -> None:
