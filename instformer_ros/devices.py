@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from instformer_ros.structures import DeviceLostError, InstformerError
 
@@ -36,17 +32,6 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise InstformerError(f"device '{name}' does not exist, this machine has {count} CUDA devices; use auto or cpu")
     return device
-
-
-def upload(values: Sequence[int] | NDArray[Any], device: torch.device) -> Tensor:
-    """Numbers to the device: integers as int64, an array as it is.
-
-    A GPU fetches them from pinned memory by itself. From any other the host would wait until all before that is done.
-    """
-    made = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=torch.int64)
-    if device.type == "cuda":
-        made = made.pin_memory()
-    return made.to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

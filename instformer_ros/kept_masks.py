@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instformer_ros import masks
-from instformer_ros.devices import upload
+from instformer_ros.model.upload import upload
 from instformer_ros.structures import Rle
 
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instformer_ros.devices import upload
 from instformer_ros.model.rollout import RolloutTracker
+from instformer_ros.model.upload import upload
 from instformer_ros.structures import Detection, TrackState
 from instformer_ros.tracking.association import assign, cosine_similarity
 
