@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from instformer_ros.model.config import InstClipConfig
 
 MASK_STRIDE = 4  # of the mask logits, in pixels of the image
-_CHUNK = 8  # masks at a time: they stay in the processor's cache
+_CHUNK = 25  # masks at a time: they stay in the processor's cache
 
 
 def guidance_bias(mask_logits: Tensor, size: tuple[int, int], patch: int, config: InstClipConfig) -> Tensor:

@@ -103,10 +103,11 @@ class InstClip(nn.Module):
         """Packs the weights for a CPU and lets go of those that they were made of: for inference, after all else."""
         if not can_pack(self.visual.conv1.weight.dtype):
             return
-        pairs = [(block, block_weights(block)) for block in self.blocks]
-        self._packed = [_layers(block, weights, block is self.blocks[-1], packed=True) for block, weights in pairs]
         self._packed_patches = PackedLinear(self._patch_weight(), None)
-        for block, weights in pairs:
+        self._packed = []
+        for block in self.blocks:
+            weights = block_weights(block)
+            self._packed.append(_layers(block, weights, block is self.blocks[-1], packed=True))
             for weight in (*weights, block.attn.out_proj.weight):
                 weight.data = weight.data.new_empty(0)
 
