@@ -35,7 +35,7 @@ class KeptMasks:
             for part, place in zip(self._logits.split(at_once), self._host.split(at_once), strict=True):
                 place.copy_(self._full(part), non_blocking=True)
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(logits.device))
 
     @torch.inference_mode()
     def encode(self) -> list[Rle]:
