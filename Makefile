@@ -22,8 +22,9 @@ OUTPUT ?= out/demo
 PYTEST_ARGS ?=
 TRAIN_ARGS ?= toyvis
 
-# make bench: with so many threads of the CPU; DEVICE as above
+# make bench: with so many threads of the CPU, at this precision; DEVICE as above
 THREADS ?= 1
+PRECISION ?= auto
 
 # By the environment, so that words with quotes, commas or non-ASCII letters come through whole.
 export VENV PYTHON HASHES VIDEO VOCABULARY MODEL DEVICE OUTPUT
@@ -52,7 +53,7 @@ lint: setup ## ruff and mypy
 train: setup ## make the embedded model from nothing
 	@$(RUN) instformer train $(TRAIN_ARGS)
 
-BENCH := $(RUN) instformer bench --device $(DEVICE) --threads $(THREADS)
+BENCH := $(RUN) instformer bench --device $(DEVICE) --threads $(THREADS) --precision $(PRECISION)
 bench: setup ## frames a second, stages, peers and sweeps on DEVICE: out/bench/*.json, sweeps.png (see docs/performance.md)
 	@$(BENCH) --size 256x192 --rounds 100 --json out/bench/embedded.json
 	@$(BENCH) --model r50-vitb32 --against eager compiled crops --json out/bench/paper.json
