@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instformer_ros import masks
+from instformer_ros.devices import device_errors
 from instformer_ros.kept_masks import KeptMasks
 from instformer_ros.live_vocabulary import EncodedVocabulary
 from instformer_ros.settings import Settings
@@ -48,6 +50,13 @@ class Named:
         )
 
 
+class _Sum(NamedTuple):
+    """Of the logits of the frames that a track was seen in, weighted by objectness; in double, for hours of frames."""
+
+    logits: NDArray[np.float64]  # (C,)
+    weight: float
+
+
 class Naming:
     """What the words say of the tracks of one camera.
 
@@ -58,20 +67,20 @@ class Naming:
     def __init__(self) -> None:
         self._words: EncodedVocabulary | None = None
         self._negatives = False
-        self._texts = torch.empty(0)  # (E, C) words and negatives, scaled
-        self._sums: dict[int, NDArray[np.float32]] | None = None  # as Track.token_sum, of logits; by track ID
+        self._scale = torch.tensor(0.0)
+        self._sums: dict[int, _Sum] | None = None  # by track ID; None: to be made from the tracks' tokens
 
     def use(self, words: EncodedVocabulary, negatives: bool, logit_scale: Tensor) -> None:
         """From now on these words count, and the negatives against them if so asked. Cheap if they do already."""
-        if self._words is words and self._negatives == negatives:
-            return
-        texts = torch.cat([words.embeddings, words.negatives]) if negatives else words.embeddings
-        self._words, self._negatives, self._texts = words, negatives, logit_scale.exp() * texts.t()
-        self._sums = None
+        if self._words is not words or self._negatives != negatives:
+            self._words, self._negatives, self._scale, self._sums = words, negatives, logit_scale.exp(), None
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """(N, E) instance tokens -> (N, C) on the device; C = 0 when there are no words."""
-        return tokens @ self._texts if self._words and self._words.names else tokens[:, :0]
+        """(N, E) instance tokens, or sums of them -> (N, C) on the device; C = 0 when there are no words."""
+        if self._words is None or not self._words.names:
+            return tokens[:, :0]
+        texts = self._words.texts if self._negatives else self._words.embeddings
+        return self._scale * tokens @ texts.t()
 
     def name(self, tracks: Sequence[Track], logits: NDArray[np.float32], settings: Settings) -> list[Named]:
         """Names the tracks and keeps the best of those above the score threshold, sorted by ID.
@@ -96,21 +105,20 @@ class Naming:
         """(K, V) softmax over words and negatives, of the words alone."""
         assert self._words is not None
         if self._sums is None:  # other words: what tracks have been so far has no logits yet
-            table = (torch.stack([track.token_sum for track in tracks]) @ self._texts).cpu().numpy()
-            self._sums = {track.id: row for track, row in zip(tracks, table, strict=True)}
+            table = self.logits(torch.stack([track.token_sum for track in tracks])).cpu().numpy()
+            pairs = zip(tracks, table.astype(np.float64), strict=True)
+            self._sums = {track.id: _Sum(row, track.weight) for track, row in pairs}
         else:
-            self._sums = {track.id: self._sum(track, self._sums.get(track.id), logits) for track in tracks}
-        weights = np.array([max(track.weight, 1e-6) for track in tracks], np.float32)
-        means = np.stack([self._sums[track.id] for track in tracks]) / weights[:, None]
+            before, nothing = self._sums, _Sum(np.zeros(logits.shape[1]), 0.0)
+            self._sums = {track.id: before.get(track.id, nothing) for track in tracks}
+            for track in tracks:
+                if track.proposal is not None:  # it was seen
+                    total, weight = self._sums[track.id]
+                    seen = track.objectness * logits[track.proposal].astype(np.float64)
+                    self._sums[track.id] = _Sum(total + seen, weight + track.objectness)
+        means = np.stack([total / max(weight, 1e-6) for total, weight in self._sums.values()])
         shares = np.exp(means - means.max(1, keepdims=True))
-        return shares[:, : len(self._words.names)] / shares.sum(1, keepdims=True)
-
-    @staticmethod
-    def _sum(track: Track, before: NDArray[np.float32] | None, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        if track.proposal is None:  # it was not seen
-            return np.zeros(logits.shape[1], np.float32) if before is None else before
-        seen = np.float32(track.objectness) * logits[track.proposal]
-        return seen if before is None else before + seen
+        return (shares[:, : len(self._words.names)] / shares.sum(1, keepdims=True)).astype(np.float32)
 
 
 class PendingFrame:
@@ -122,9 +130,14 @@ class PendingFrame:
         self._seen, self._kept = seen, kept
 
     def finish(self) -> TrackedFrame:
-        """The frame with its masks. May be called in another thread than all else."""
+        """The frame with its masks. May be called in another thread than all else.
+
+        Raises:
+            DeviceLostError: the device is of no use any more.
+            InstformerError: memory does not suffice.
+        """
         watch = Stopwatch(self.frame.timings)
-        with watch("masks"):
+        with device_errors(self._kept.device), watch("masks"):
             for instance, rle in zip(self._seen, self._kept.encode(), strict=True):
                 instance.rle, instance.box = rle, masks.box(rle)
         return self.frame

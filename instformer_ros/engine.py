@@ -65,7 +65,7 @@ class _Camera:
 class Engine:
     """A model, a vocabulary, and the tracks of every camera.
 
-    :meth:`step` belongs to one thread. Everything else may be called from others meanwhile.
+    :meth:`step` and :meth:`begin` belong to one thread. Everything else may be called from others meanwhile.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Engine:
         self._words = LiveVocabulary(model, device, self._session)
         self._cameras: dict[str, _Camera] = {}
         self._lock = threading.Lock()  # guards the cameras
+        self._closed = False
 
     @classmethod
     def load(
@@ -129,7 +130,7 @@ class Engine:
 
     @property
     def model(self) -> InstFormer:
-        """The network, made ready for inference: to look at, not to train."""
+        """The network, made ready for inference: to look at, not to train or copy. On a CPU its weights are packed."""
         return self._model
 
     @property
@@ -211,7 +212,7 @@ class Engine:
             InstformerError: a picture has another form, nothing has changed then; or memory does not suffice even so.
             DeviceLostError: the device is of no use any more.
         """
-        return self._finish(self.begin(images))
+        return {camera: frame.finish() for camera, frame in self.begin(images).items()}
 
     def begin(self, images: Mapping[str, Image]) -> dict[str, PendingFrame]:
         """As :meth:`step`, but for the masks, which are left to each frame's ``finish()``, in any thread."""
@@ -234,7 +235,7 @@ class Engine:
             if len(given) > self.config.proposals.queries:
                 most = self.config.proposals.queries
                 raise InstformerError(f"{len(given)} masks for camera '{camera}': this model takes {most} at most")
-        return self._finish(self._run(images, masks))
+        return {camera: frame.finish() for camera, frame in self._run(images, masks).items()}
 
     def reset(self, camera: str | None = None) -> None:
         """Forgets the tracks of one camera, or of all. IDs go on, they are never used again."""
@@ -250,6 +251,7 @@ class Engine:
             self._free()
 
     def _free(self) -> None:
+        self._closed = True
         self.reset()
         self._words.clear()
         self._network.close()
@@ -259,6 +261,8 @@ class Engine:
     def _run(
         self, images: Mapping[str, Image], given: Mapping[str, NDArray[np.bool_]] | None
     ) -> dict[str, PendingFrame]:
+        if self._closed:
+            raise InstformerError("this engine is closed; load it anew")
         for camera, image in images.items():
             check_image(camera, image)
         settings, active = self.settings, self._words.active  # one of each for the whole frame
@@ -275,10 +279,6 @@ class Engine:
                 for camera, instances in zip(cameras, seen, strict=True):
                     frames[camera] = self._answer(camera, images[camera], instances, settings, active, watch.copy())
         return {camera: frames[camera] for camera in images}
-
-    def _finish(self, frames: Mapping[str, PendingFrame]) -> dict[str, TrackedFrame]:
-        with device_errors(self.device):
-            return {camera: frame.finish() for camera, frame in frames.items()}
 
     def _see(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ class EncodedVocabulary:
     embeddings: Tensor  # (K, E) on the engine's device
     negatives: Tensor  # (M, E) the live negatives that fit these words
     unknown: tuple[str, ...]  # words that the text model's token table does not hold
+
+    @cached_property
+    def texts(self) -> Tensor:
+        """(K + M, E) embeddings and negatives."""
+        return torch.cat([self.embeddings, self.negatives])
 
 
 @dataclass(frozen=True)

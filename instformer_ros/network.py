@@ -77,6 +77,8 @@ class Network:
                 function.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+            if hasattr(torch._C, "_host_emptyCache"):
+                torch._C._host_emptyCache()  # pinned memory
 
     def _run_proposals(self, images: Tensor) -> tuple[Tensor, ...]:
         with autocast(self._device, self.dtype):

@@ -80,6 +80,21 @@ def test_no_track_that_has_ended_is_remembered() -> None:
 
 
 @torch.inference_mode()
+def test_a_frame_that_was_tracked_and_never_named_thins_nothing_out() -> None:
+    """As when an error comes between. The class is the mean over the frames that were named."""
+    tracker, naming, vocabulary = trackers(ManagedTracker), Naming(), words(2, 1, negatives=0)
+    tokens = vocabulary.embeddings[:1].clone()
+    for frame in range(20):
+        naming.use(vocabulary, True, SCALE)
+        tracks = tracker.update(Detection(tokens.clone(), tokens, np.full(1, 0.9, np.float32)))
+        if frame in (0, 19):
+            (named,) = naming.name(tracks, naming.logits(tokens).numpy(), Settings(score_threshold=0))
+    assert named.track.age == 20 and named.class_scores is not None
+    wanted = class_scores(tokens[0], vocabulary.embeddings, None, SCALE).numpy()
+    np.testing.assert_allclose(named.class_scores, wanted, atol=1e-6)
+
+
+@torch.inference_mode()
 def test_kept_masks_are_those_of_their_rows_at_the_image_s_size() -> None:
     logits = torch.randn(5, 12, 16, generator=torch.Generator().manual_seed(0))
     kept = KeptMasks(logits, [3, 0, 3], 50, 70)
@@ -94,6 +109,9 @@ def test_kept_masks_are_those_of_their_rows_at_the_image_s_size() -> None:
             assert 0.3 < mask.mean() < 0.7
             assert np.count_nonzero(masks.decode(rle) != mask) <= 2  # in transposed order it rounds otherwise
     assert KeptMasks(logits, [], 50, 70).encode() == []
+    one = KeptMasks(logits, [1], 50, 70)
+    logits.fill_(1)
+    assert masks.area(one.encode()[0]) == 0
 
 
 def fields(frame: TrackedFrame) -> list[Any]:

@@ -217,3 +217,12 @@ def test_a_closed_engine_keeps_no_words(network: InstFormer) -> None:
     engine.close()
     assert not engine._words._texts._memory and not len(engine._words.active.encoded.embeddings)
     assert all(parameter.is_meta for parameter in engine._model.parameters())
+    with pytest.raises(InstformerError, match="closed; load it anew"):
+        engine.step({"cam": frames_of(1, 1)[0]})
+
+
+def test_what_was_begun_is_finished_after_the_engine_has_closed(network: InstFormer) -> None:
+    engine = Engine(copy.deepcopy(network), find_device("cpu"), LOOSE)
+    pending = engine.begin({"cam": frames_of(1, 1)[0]})["cam"]
+    engine.close()
+    assert any(instance.box[2] for instance in pending.finish().instances)

@@ -81,9 +81,11 @@ def answer(network: Network) -> tuple[Tensor, Tensor]:
 
 @needs_packing
 def test_a_packed_network_answers_as_the_same_unpacked(plain: InstFormer) -> None:
-    model = copy.deepcopy(plain)
-    seen, wanted = answer(Network(model, CPU)), answer(Network(copy.deepcopy(plain), CPU, packed=False))
+    model, reference = copy.deepcopy(plain), copy.deepcopy(plain)
+    seen, wanted = answer(Network(model, CPU)), answer(Network(reference, CPU, packed=False))
     assert sum(isinstance(layer, PackedLinear) for layer in model.proposals.modules()) > 10
+    assert model.instclip._packed and not reference.instclip._packed
+    assert not any(isinstance(layer, PackedLinear) for layer in reference.modules())
     assert not any(type(layer) is nn.Linear for layer in model.proposals.modules())
     for a, b in zip(seen, wanted, strict=True):
         assert b.abs().max() > 0.1

@@ -14,6 +14,7 @@ from instformer_ros import devices, shortage
 from instformer_ros.data.toyvis import ToyVideo
 from instformer_ros.devices import device_errors, is_out_of_memory
 from instformer_ros.engine import Engine
+from instformer_ros.kept_masks import KeptMasks
 from instformer_ros.network import Captured
 from instformer_ros.settings import Settings
 from instformer_ros.shortage import Shortage
@@ -199,17 +200,31 @@ def test_a_frame_that_even_so_does_not_fit_is_refused(
 def test_masks_alone_may_be_too_many(engine: Engine, video: ToyVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = engine.step(images_of(video, ""))[""]
     engine.reset()
-    encode = engine._encode
 
-    def limited(logits: Any, height: int, width: int, lean: bool) -> Any:
+    def limited(logits: Any, rows: Any, height: int, width: int, lean: bool) -> KeptMasks:
         if not lean:
             raise torch.OutOfMemoryError("no")
-        return encode(logits, height, width, lean)
+        return KeptMasks(logits, rows, height, width, lean)
 
-    monkeypatch.setattr(engine, "_encode", limited)
+    monkeypatch.setattr("instformer_ros.engine.KeptMasks", limited)
     answer = engine.step(images_of(video, ""))[""]
     assert [i.rle for i in answer.instances] == [i.rle for i in expected.instances] and answer.instances
     assert engine.shortage
+
+
+@pytest.mark.parametrize(("fault", "said"), [("out of memory", "does not suffice: end"), ("launch failure", "is lost")])
+def test_what_masks_fail_by_later_is_said_in_one_line(
+    engine: Engine, video: ToyVideo, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError(f"CUDA error: {fault}\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(devices, "is_lost", lambda device: True)
+    pending = engine.begin(images_of(video, ""))[""]
+    monkeypatch.setattr(KeptMasks, "encode", fail)
+    with pytest.raises(InstformerError, match=said) as caught:
+        pending.finish()
+    assert "\n" not in str(caught.value)
 
 
 def test_warming_up_and_words_know_shortage_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

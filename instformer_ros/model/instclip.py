@@ -26,6 +26,13 @@ from instformer_ros.model.packed import PackedLinear, can_pack
 Linear = Callable[[Tensor], Tensor]
 
 
+class _Packed(NamedTuple):
+    """What takes the place of the weights on a CPU."""
+
+    patches: PackedLinear
+    blocks: list[_Layers]
+
+
 class _Layers(NamedTuple):
     """The linear layers of one block, as functions of tokens (..., in) -> (..., out)."""
 
@@ -67,8 +74,7 @@ class InstClip(nn.Module):
         )
         self.register_buffer("pixel_mean", 255 * torch.tensor(clip_config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(clip_config.std).view(3, 1, 1), persistent=False)
-        self._packed: list[_Layers] | None = None
-        self._packed_patches: Linear | None = None
+        self._packed: _Packed | None = None
         self.reset_tokens()
 
     @property
@@ -103,17 +109,16 @@ class InstClip(nn.Module):
         """Packs the weights for a CPU and lets go of those that they were made of: for inference, after all else."""
         if not can_pack(self.visual.conv1.weight.dtype):
             return
-        self._packed_patches = PackedLinear(self._patch_weight(), None)
-        self._packed = []
+        self._packed = _Packed(PackedLinear(self._patch_weight(), None), [])
         for block in self.blocks:
             weights = block_weights(block)
-            self._packed.append(_layers(block, weights, block is self.blocks[-1], packed=True))
+            self._packed.blocks.append(_layers(block, weights, block is self.blocks[-1], packed=True))
             for weight in (*weights, block.attn.out_proj.weight):
                 weight.data = weight.data.new_empty(0)
 
     def unpack(self) -> None:
         """Lets go of the packed weights too."""
-        self._packed = self._packed_patches = None
+        self._packed = None
 
     def forward(self, images: Tensor, mask_logits: Tensor, queries: Tensor | None = None) -> Tensor:
         """Instance tokens of a batch.
@@ -166,7 +171,8 @@ class InstClip(nn.Module):
         # CLIP's convolution as the matrix product that it is
         x = x.permute(0, 2, 3, 1).unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
         grid = (x.shape[1], x.shape[2])
-        x = (self._packed_patches or _plain(self._patch_weight(), None))(x.flatten(3).flatten(1, 2))
+        embed: Linear = self._packed.patches if self._packed else _plain(self._patch_weight(), None)
+        x = embed(x.flatten(3).flatten(1, 2))
         return x + resize_positions(self.visual.positional_embedding[1:], self.visual.grid_size, grid)
 
     def _patch_weight(self) -> Tensor:
@@ -182,7 +188,7 @@ class InstClip(nn.Module):
 
     def _all_layers(self) -> list[_Layers]:
         if self._packed is not None:
-            return self._packed
+            return self._packed.blocks
         pairs = zip(self.blocks, self._weights(), strict=True)
         return [_layers(block, weights, block is self.blocks[-1]) for block, weights in pairs]
 

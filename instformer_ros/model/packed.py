@@ -53,6 +53,7 @@ def pack(network: nn.Module) -> None:
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear and layer.weight.numel() >= _LEAST and can_pack(layer.weight.dtype):
                 setattr(parent, name, PackedLinear(layer.weight, layer.bias))
+                layer.weight.data = layer.weight.data.new_empty(0)  # or all would be there twice meanwhile
 
 
 def unpack(network: nn.Module) -> None:

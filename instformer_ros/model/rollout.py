@@ -65,9 +65,9 @@ class RolloutTracker(nn.Module):
             return F.normalize(queries, dim=-1) if self.normalise else queries
         return tracking_tokens(queries, instance_tokens, self.normalise)
 
-    def initial_state(self, count: int) -> Tensor:
-        """h_0 = 0, (count, width)."""
-        return next(self.parameters(), torch.empty(0)).new_zeros(count, self.width)
+    def initial_state(self, count: int, like: Tensor | None = None) -> Tensor:
+        """h_0 = 0, (count, width), on the device of ``like``, by default that of the tracker's weights."""
+        return (next(self.parameters(), torch.empty(0)) if like is None else like).new_zeros(count, self.width)
 
     def forward(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step of Eq. 5 for K tracks.

@@ -28,7 +28,7 @@ from instformer_ros.structures import DeviceLostError, InstformerError, Vocabula
 
 _JOIN = 4.0  # seconds to wait for a pass to end; `ros2 launch` loses patience after five
 _CLOSING = "vocabulary: the node is being cleaned up; ask again once it is configured"
-_HOPELESS = 30  # passes in a row that fail by an error of ours: we are broken for good
+_HOPELESS = 30  # failures in a row by an error of ours: we are broken for good
 _FLOWING = 1.0  # seconds since the last pass for which frames count as flowing
 
 
@@ -50,7 +50,7 @@ class Pipeline(Generic[M, P]):
         self._counts: dict[str, Counts] = {}
         self._last_pass = float("-inf")
         self._epoch = 0  # results of a pass that began in another one are thrown away
-        self._in_vain = 0  # passes in a row that failed by an error of ours
+        self._in_vain = 0  # times in a row that the engine failed by an error of ours, in a pass or with the masks
         self._told = ""  # the shortage of memory at the last pass
         self._requests: queue.SimpleQueue[tuple[tuple[str, ...], bool, Future[Vocabulary]] | None] = queue.SimpleQueue()
         self._threads = [
@@ -295,11 +295,8 @@ class Pipeline(Generic[M, P]):
         except Exception as error:
             for camera in frames:
                 self._refuse(camera, error)
-            self._in_vain += not isinstance(error, InstformerError)
-            if self._in_vain >= _HOPELESS or isinstance(error, DeviceLostError):
-                raise
+            self._despair(error)
             return
-        self._in_vain = 0
         self._tell_shortage()
         self._hand_over(PassResults(epoch, frames, answers, before, time.perf_counter()))
 
@@ -328,7 +325,13 @@ class Pipeline(Generic[M, P]):
         handover = time.perf_counter() - results.ended
         try:
             answer = pending.finish()
-            answer.timings = {**results.before[camera], **answer.timings, "handover": handover}
+        except Exception as error:
+            self._refuse(camera, error)
+            self._despair(error)
+            return
+        self._in_vain = 0
+        answer.timings = {**results.before[camera], **answer.timings, "handover": handover}
+        try:
             self._outlet.publish(camera, results.frames[camera], answer)
         except Exception as error:
             self._refuse(camera, error)
@@ -337,6 +340,13 @@ class Pipeline(Generic[M, P]):
             raise
         else:
             self._count(camera, "answered")
+
+    def _despair(self, error: Exception) -> None:
+        """Ends the thread if the engine will never answer again, to judge by its ``error``."""
+        with self._changed:
+            self._in_vain += not isinstance(error, InstformerError)
+            if self._in_vain >= _HOPELESS or isinstance(error, DeviceLostError):
+                raise error
 
     def _drop_results(self, results: PassResults[P]) -> None:
         for camera in results.answers:

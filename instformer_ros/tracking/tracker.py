@@ -106,7 +106,7 @@ class Tracker(ABC):
 
     def _found(self, count: int, detection: Detection) -> list[Track]:
         """New tracks, not yet tied to a proposal."""
-        states = self._rollout.initial_state(count).to(detection.tokens.device).unbind()
+        states = self._rollout.initial_state(count, detection.tokens).unbind()
         sums = torch.zeros_like(detection.tokens[:1].expand(count, -1)).unbind()
         tracks = [
             Track(next(self._ids), predicted=state, hidden=state, token_sum=nothing, age=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 from pipeline_fakes import Make, film
 from rclpy.qos import ReliabilityPolicy
+from ros_fakes import Answered, FakeEngine
 from ros_world import wait_for
 
 from instformer_ros.ros.parameters import Spec, When
 from instformer_ros.ros.qos import choose_reliability
 from instformer_ros.ros.throttle import Throttle
 from instformer_ros.settings import Settings
-from instformer_ros.structures import DeviceLostError, InstformerError
+from instformer_ros.structures import DeviceLostError, InstformerError, TrackedFrame
 
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -207,10 +209,25 @@ def test_encoding_gives_way_while_frames_flow_and_ends_when_the_pipeline_does(ma
         endless.result(1)
 
 
-def test_a_worker_that_fails_for_ever_ends_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail(engine: FakeEngine, where: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every frame fails, in its pass or with its masks."""
+
+    def finish(self: Answered) -> TrackedFrame:
+        raise error
+
+    if where == "pass":
+        engine.fault = error
+    else:
+        monkeypatch.setattr(Answered, "finish", finish)
+
+
+@pytest.mark.parametrize("where", ["pass", "masks"])
+def test_an_engine_that_fails_for_ever_ends_it_and_that_is_said(
+    make: Make, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     monkeypatch.setattr("instformer_ros.nodes.pipeline._HOPELESS", 3)
     pipeline, engine, outlet = make()
-    engine.fault = RuntimeError("device lost")
+    fail(engine, where, RuntimeError("device lost"), monkeypatch)
     for number in range(3):
         assert not outlet.deaths
         pipeline.put("a", number)
@@ -219,11 +236,31 @@ def test_a_worker_that_fails_for_ever_ends_and_says_so(make: Make, monkeypatch: 
     assert pipeline.discard() and pipeline.set_vocabulary(["late"]).cancelled()
 
 
-def test_a_lost_device_ends_the_worker_at_once(make: Make) -> None:
+@pytest.mark.parametrize("where", ["pass", "masks"])
+def test_a_lost_device_ends_it_at_once(make: Make, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     pipeline, engine, outlet = make()
-    engine.fault = DeviceLostError("device 'cuda:0' is lost: end this process")
+    lost = DeviceLostError("device 'cuda:0' is lost: end this process")
+    fail(engine, where, lost, monkeypatch)
     pipeline.put("a", 1)
-    wait_for(lambda: outlet.deaths == [str(engine.fault)] and engine.closed, what="the end")
+    wait_for(lambda: outlet.deaths == [str(lost)] and engine.closed, what="the end")
+    assert pipeline.counts()["a"].refused == 1
+
+
+def test_failures_now_and_then_end_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instformer_ros.nodes.pipeline._HOPELESS", 3)
+    pipeline, _, outlet = make()
+    finish, turn = Answered.finish, itertools.count()
+
+    def sometimes(self: Answered) -> TrackedFrame:
+        if next(turn) % 3:
+            raise RuntimeError("no")
+        return finish(self)
+
+    monkeypatch.setattr(Answered, "finish", sometimes)
+    for number in range(12):
+        pipeline.put("a", number)
+        wait_for(lambda number=number: sum(map(len, (outlet.published, outlet.complaints))) > number)  # type: ignore[misc]
+    assert len(outlet.published) == 4 and not outlet.deaths
 
 
 def test_frames_that_memory_does_not_suffice_for_are_refused_for_ever(make: Make) -> None:
