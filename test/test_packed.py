@@ -117,6 +117,23 @@ def test_packed_instclip_has_both_forms_of_its_attention(plain: InstFormer) -> N
 
 
 @needs_packing
+def test_what_is_known_of_instances_beforehand_is_right_for_any_queries(plain: InstFormer) -> None:
+    model = copy.deepcopy(plain)
+    Network(model, CPU)
+    images = tiny.pictures()
+    masks = 20 * (torch.rand(len(images), 4, images.shape[2] // 4, images.shape[3] // 4) - 0.5)
+    row = torch.tensor([3, 0, 5, 3])
+    with torch.inference_mode():
+        for queries in (None, row, torch.stack([row.roll(n) for n in range(len(images))])):
+            assert torch.allclose(
+                model.instclip(images, masks, queries), plain.instclip(images, masks, queries), atol=1e-4
+            )
+        assert model.instclip(images, masks[:, :0]).shape[1] == 0
+    tokens = plain.instclip(images, masks)
+    assert not torch.allclose(tokens, plain.instclip(images, masks, row), atol=1e-2), "queries make no difference"
+
+
+@needs_packing
 def test_the_weights_are_there_once_and_go_when_the_network_does(plain: InstFormer) -> None:
     model = copy.deepcopy(plain)
     network = Network(model, CPU)

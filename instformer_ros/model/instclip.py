@@ -31,6 +31,7 @@ class _Packed(NamedTuple):
 
     patches: PackedLinear
     blocks: list[_Layers]
+    first: Tensor | None  # (1, I_0s, 3D) projections of every I_0 in the first block, the same in every frame
 
 
 class _Layers(NamedTuple):
@@ -109,12 +110,15 @@ class InstClip(nn.Module):
         """Packs the weights for a CPU and lets go of those that they were made of: for inference, after all else."""
         if not can_pack(self.visual.conv1.weight.dtype):
             return
-        self._packed = _Packed(PackedLinear(self._patch_weight(), None), [])
+        blocks = []
         for block in self.blocks:
             weights = block_weights(block)
-            self._packed.blocks.append(_layers(block, weights, block is self.blocks[-1], packed=True))
+            blocks.append(_layers(block, weights, block is self.blocks[-1], packed=True))
             for weight in (*weights, block.attn.out_proj.weight):
                 weight.data = weight.data.new_empty(0)
+        tokens = self.blocks[0].ln_1(self.visual.ln_pre(self.instance_tokens))[None]
+        first = blocks[0].attention[0](tokens) if len(blocks) > 1 else None
+        self._packed = _Packed(PackedLinear(self._patch_weight(), None), blocks, first)
 
     def unpack(self) -> None:
         """Lets go of the packed weights too."""
@@ -133,7 +137,7 @@ class InstClip(nn.Module):
         """
         bias = self._bias(images, mask_logits)
         context, tokens = self._start(images, bias, queries)
-        _, tokens = self._two_streams(context, tokens, bias, context_wanted=False)
+        _, tokens = self._two_streams(context, tokens, bias, self._known(tokens, queries), context_wanted=False)
         return F.normalize(self.visual.ln_post(tokens) @ self.visual.proj, dim=-1)
 
     def encode(
@@ -147,7 +151,7 @@ class InstClip(nn.Module):
     ) -> InstClipOutput:
         """As :meth:`encode`, with the guidance B (B, N, P) given."""
         context, tokens = self._start(images, bias, queries)
-        run = self._two_streams if streams else self._one_attention
+        run = partial(self._two_streams, known=None) if streams else self._one_attention
         context, tokens = run(context, tokens, bias)
         context, tokens = (self.visual.ln_post(x) @ self.visual.proj for x in (context, tokens))
         return InstClipOutput(tokens, context[:, 0], context[:, 1:])
@@ -192,8 +196,15 @@ class InstClip(nn.Module):
         pairs = zip(self.blocks, self._weights(), strict=True)
         return [_layers(block, weights, block is self.blocks[-1]) for block, weights in pairs]
 
+    def _known(self, tokens: Tensor, queries: Tensor | None) -> Tensor | None:
+        """Projections (B, N, 3D) of the instance tokens in the first block, where weights are packed."""
+        if self._packed is None or self._packed.first is None:
+            return None
+        rows = self._packed.first[:, : tokens.shape[1]] if queries is None else self._packed.first[0, queries]
+        return rows.expand(len(tokens), -1, -1)
+
     def _two_streams(
-        self, context: Tensor, tokens: Tensor, bias: Tensor, context_wanted: bool = True
+        self, context: Tensor, tokens: Tensor, bias: Tensor, known: Tensor | None, context_wanted: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Both streams through all blocks. Unless it is wanted, the context gives only keys and values in the last.
 
@@ -206,7 +217,7 @@ class InstClip(nn.Module):
         x = torch.cat([context, tokens], 1)
         for block, layers in zip(self.blocks, self._all_layers(), strict=True):
             asking = 0 if context_wanted or block is not self.blocks[-1] else split
-            q, k, v = _project(block, layers, x, asking)
+            q, k, v = _project(block, layers, x, asking, known if block is self.blocks[0] else None)
             seen, own = slice(first, split), slice(split, None)
             attended = _attend_guided(
                 q[:, :, split - asking :], k[:, :, seen], v[:, :, seen], k[:, :, own], v[:, :, own], mask
@@ -246,11 +257,19 @@ def _plain(weight: Tensor, bias: Tensor | None, activation: nn.Module | None = N
     return linear if activation is None else lambda x: activation(linear(x))
 
 
-def _project(block: Any, layers: _Layers, x: Tensor, asking: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Pre-norm and projection of one block, each (B, heads, tokens, D / heads); queries from token ``asking`` on."""
-    x, heads = block.ln_1(x), block.attn.num_heads
+def _project(
+    block: Any, layers: _Layers, x: Tensor, asking: int = 0, known: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pre-norm and projection of one block, each (B, heads, tokens, D / heads).
+
+    Queries from token ``asking`` on. Those of the last tokens may be ``known``, (B, n, 3D), in all blocks but the last.
+    """
+    heads = block.attn.num_heads
+    x = block.ln_1(x if known is None else x[:, : x.shape[1] - known.shape[1]])
     if len(layers.attention) == 1:
-        q, k, v = layers.attention[0](x).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        packed = layers.attention[0](x)
+        packed = packed if known is None else torch.cat([packed, known], 1)
+        q, k, v = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     else:
         ask, answer = layers.attention
         q = ask(x[:, asking:]).unflatten(-1, (heads, -1)).transpose(1, 2)
