@@ -15,6 +15,7 @@ from instformer_ros import masks
 from instformer_ros.devices import device_errors
 from instformer_ros.kept_masks import KeptMasks
 from instformer_ros.live_vocabulary import EncodedVocabulary
+from instformer_ros.model.vocabulary import class_logits
 from instformer_ros.settings import Settings
 from instformer_ros.stopwatch import Stopwatch
 from instformer_ros.structures import Rle, TrackedFrame, TrackedInstance
@@ -67,20 +68,20 @@ class Naming:
     def __init__(self) -> None:
         self._words: EncodedVocabulary | None = None
         self._negatives = False
-        self._scale = torch.tensor(0.0)
+        self._scale = torch.tensor(0.0)  # CLIP's learnt log temperature
         self._sums: dict[int, _Sum] | None = None  # by track ID; None: to be made from the tracks' tokens
 
     def use(self, words: EncodedVocabulary, negatives: bool, logit_scale: Tensor) -> None:
         """From now on these words count, and the negatives against them if so asked. Cheap if they do already."""
         if self._words is not words or self._negatives != negatives:
-            self._words, self._negatives, self._scale, self._sums = words, negatives, logit_scale.exp(), None
+            self._words, self._negatives, self._scale, self._sums = words, negatives, logit_scale, None
 
     def logits(self, tokens: Tensor) -> Tensor:
         """(N, E) instance tokens, or sums of them -> (N, C) on the device; C = 0 when there are no words."""
         if self._words is None or not self._words.names:
             return tokens[:, :0]
         texts = self._words.texts if self._negatives else self._words.embeddings
-        return self._scale * tokens @ texts.t()
+        return class_logits(tokens, texts, self._scale)
 
     def name(self, tracks: Sequence[Track], logits: NDArray[np.float32], settings: Settings) -> list[Named]:
         """Names the tracks and keeps the best of those above the score threshold, sorted by ID.

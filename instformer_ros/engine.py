@@ -365,7 +365,7 @@ def _on_host(
     (scores,), similarity, rows, overlap = np.split(table, ends[:3])
     if once:
         scores = drop_duplicates(scores, overlap, settings.duplicate_threshold)
-    return scores, similarity, np.ascontiguousarray(rows.T)
+    return scores, similarity, rows.T
 
 
 def _row(proposals: Proposals, tokens: Tensor, index: int) -> InstanceTokens:

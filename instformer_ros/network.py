@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from instformer_ros.devices import is_out_of_memory
-from instformer_ros.model.instclip import InstClip
 from instformer_ros.model.instformer import InstFormer
 from instformer_ros.model.packed import pack, unpack
 from instformer_ros.model.precision import find_precision, lower
@@ -44,8 +43,7 @@ class Network:
             lower(model.instclip.visual, self.dtype)  # the text tower is run once a word: it keeps its precision
         if packed and device.type == "cpu":
             pack(model.proposals)
-            if isinstance(model.instclip, InstClip):
-                model.instclip.pack()
+            model.instclip.pack()
         self._propose: Function = self._run_proposals
         self._name: Function = self._run_instclip
         if graphs and device.type == "cuda" and model.config.classifier == "instclip":
@@ -65,8 +63,7 @@ class Network:
     def close(self) -> None:
         """Lets go of the weights, and of all else that takes memory. The network is of no use after that."""
         self._model.to("meta")
-        if isinstance(self._model.instclip, InstClip):
-            self._model.instclip.unpack()
+        self._model.instclip.unpack()
         unpack(self._model.proposals)
         self.release()
 

@@ -152,4 +152,9 @@ def class_scores(tokens: Tensor, names: Tensor, negatives: Tensor | None, logit_
         (..., K) in [0, 1]; sums to one without negatives, to at most one with them.
     """
     texts = names if negatives is None else torch.cat([names, negatives])
-    return (logit_scale.exp() * tokens @ texts.t()).softmax(-1)[..., : names.shape[0]]
+    return class_logits(tokens, texts, logit_scale).softmax(-1)[..., : names.shape[0]]
+
+
+def class_logits(tokens: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
+    """(..., E) instance tokens and (C, E) text embeddings -> (..., C), linear in the tokens."""
+    return logit_scale.exp() * tokens @ texts.t()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lifecycle_msgs.msg import Transition
+from rclpy.publisher import Publisher
 from ros_fakes import Loader
 from ros_rig import Rig, Start
 from ros_world import World, wait_for
@@ -56,14 +57,20 @@ def test_a_result_never_comes_before_its_vocabulary(start: Start) -> None:
     assert published == [(2, before)]
 
 
-@pytest.mark.parametrize("latched", [False, True])
-def test_words_by_topic(start: Start, world: World, latched: bool) -> None:
-    rig = start()
+def speaker(world: World, latched: bool) -> Publisher:
+    """A publisher of words that the node listens to."""
     publisher = world.probe.create_publisher(
         Vocabulary, f"{world.namespace}/vocabulary", LATCHED if latched else VOLATILE
     )
     wait_for(lambda: publisher.get_subscription_count() >= (2 if latched else 1), what="the subscriptions")
     time.sleep(0.2)
+    return publisher
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_words_by_topic(start: Start, world: World, latched: bool) -> None:
+    rig = start()
+    publisher = speaker(world, latched)
     for names in (["a", "b"], ["c"], ["a", "b"]):
         publisher.publish(Vocabulary(version=99, names=names))
         time.sleep(0.2)
@@ -76,11 +83,7 @@ def test_words_by_topic(start: Start, world: World, latched: bool) -> None:
 @pytest.mark.parametrize("latched", [False, True])
 def test_of_many_words_at_once_the_last_stay(start: Start, world: World, latched: bool) -> None:
     rig = start()
-    publisher = world.probe.create_publisher(
-        Vocabulary, f"{world.namespace}/vocabulary", LATCHED if latched else VOLATILE
-    )
-    wait_for(lambda: publisher.get_subscription_count() >= (2 if latched else 1), what="the subscriptions")
-    time.sleep(0.2)
+    publisher = speaker(world, latched)
     for number in range(8):
         publisher.publish(Vocabulary(names=[f"word {number}"]))
     wait_for(lambda: list(rig.vocabularies[-1].names) == ["word 7"], what="the last words")
